@@ -1,0 +1,5 @@
+"""A study of CIFAR-10 in four levels: the library behind the notebooks."""
+
+from cifarlib.study import Study
+
+__all__ = ["Study"]

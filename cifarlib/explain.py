@@ -1,0 +1,366 @@
+"""Where a model looks: class activation maps, and what can be measured about them.
+
+`grad_cam` gives one map an image; everything else is a pure function of maps `[N, h, w]` (non-negative,
+finite, more than one pixel each) and of the objects' masks `[N, s, s]`. A map shows where evidence for a
+class lies; it does not show that the model would be wrong without it. An all-zero map means that no location
+speaks for the class: measures of it are NaN, and it points nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy.special import entr
+from torch import Tensor, nn
+
+import cifarlib._torchvision  # noqa: F401  mends torchvision, which the next line's package imports
+
+# isort: split
+from pytorch_grad_cam import GradCAM, LayerCAM
+from pytorch_grad_cam.base_cam import BaseCAM
+
+Array = npt.NDArray[np.floating]
+
+METHODS = {"gradcam": GradCAM, "layercam": LayerCAM}
+
+# ----------------------------------------------------------------------------------------------------- maps
+
+
+def grad_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Sequence[int] | npt.ArrayLike | Tensor | None = None,
+    *,
+    batch_size: int = 32,
+    method: str = "gradcam",
+) -> npt.NDArray[np.float32]:
+    """Compute one class activation map an image, at the resolution of the model's last spatial layer.
+
+    With A_k channel k of that layer's output and y the logit of the class, Grad-CAM (Selvaraju et al. 2017,
+    arXiv 1610.02391) is `relu(sum_k mean_ij(dy/dA_k) A_k)`, and LayerCAM (Jiang et al. 2021, IEEE TIP 30)
+    `relu(sum_k relu(dy/dA_k) A_k)`, which leaves out what speaks against the class. Each map is then divided
+    by its maximum.
+
+    The graph is cut at that layer: what lies before it runs as inference, and backward starts at the logit
+    and ends there, so that it never enters the trunk and no parameter gets a gradient. Evaluation mode is
+    used throughout. The model is left as it was found, also after an error: modes, `grad`, `requires_grad`,
+    hooks, weights and buffers; no random number is drawn.
+
+    Args:
+        model: A `models.Classifier`, or any module whose `cam_layer` attribute is a submodule with output
+            `[B, C, h, w]` that each forward pass runs once.
+        images: Prepared images `[N, 3, H, W]`: normalised floats, as the model takes them, on its device.
+        targets: The class to explain for each image, N integers; None explains the predicted classes.
+        batch_size: Images at a time; decides memory, not the maps.
+        method: `gradcam` or `layercam`.
+
+    Returns:
+        Maps `[N, h, w]` in [0, 1], each with maximum 1 or, where nothing speaks for the class, all zero.
+
+    Raises:
+        ValueError: the map has one pixel at this image size, an image or the model's output is not finite, a
+            target is not one of the model's classes, or an argument is not as described.
+    """
+    layer = getattr(model, "cam_layer", None)
+    if not isinstance(layer, nn.Module):
+        raise ValueError(
+            f"{type(model).__name__} has no submodule `cam_layer` to look at: give a models.Classifier"
+        )
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be prepared floats [N, 3, H, W] with N >= 1, not {images.dtype} "
+            f"{list(images.shape)}: pass them through data.prepare"
+        )
+    finite = images.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        raise ValueError(f"images must be finite: image {int(finite.int().argmin())} holds NaN or infinity")
+    if targets is not None:
+        targets = torch.as_tensor(targets).numpy(force=True)
+        if targets.shape != images.shape[:1] or not np.issubdtype(targets.dtype, np.integer):
+            raise ValueError(
+                f"targets must be {len(images)} integers, one an image, not {targets.dtype} "
+                f"{list(targets.shape)}"
+            )
+
+    maps = []
+    with _recording(model, layer, method) as cam:
+        recorded = cam.activations_and_grads
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            logits = recorded(batch)
+            if len(recorded.activations) != 1:
+                raise ValueError(
+                    f"cam_layer must run once in a forward pass, and ran {len(recorded.activations)} times"
+                )
+            if not logits.isfinite().all():
+                raise ValueError(
+                    f"the model's output for images {start} to {start + len(batch) - 1} is not finite: "
+                    "its weights or its activations hold NaN or infinity"
+                )
+            if targets is None:
+                chosen = logits.argmax(dim=1)
+            else:
+                _check_classes(targets, logits.shape[1])
+                of_batch = targets[start : start + batch_size]
+                chosen = torch.tensor(of_batch, dtype=torch.int64, device=logits.device)
+            # In evaluation mode the images of a batch do not meet: the sum's gradient is each logit's own.
+            logits.gather(1, chosen[:, None]).sum().backward()
+            activations, gradients = recorded.activations[0].float(), recorded.gradients[0].float()
+            # The library's own way on from here subtracts each map's minimum and resizes it to the image.
+            raw = cam.get_cam_image(
+                batch, layer, None, activations.numpy(), gradients.numpy(), eigen_smooth=False
+            )
+            maps.append(np.maximum(raw, 0).astype(np.float32))
+    found: npt.NDArray[np.float32] = np.concatenate(maps)
+    peaks = found.max(axis=(1, 2), keepdims=True)
+    return np.divide(found, peaks, out=found, where=peaks > 0)
+
+
+def _check_classes(targets: npt.NDArray[np.integer], classes: int) -> None:
+    wrong = targets[(targets < 0) | (targets >= classes)]
+    if len(wrong):
+        raise ValueError(f"targets must lie in 0..{classes - 1}, the model's classes: found {int(wrong[0])}")
+
+
+def _cut(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """Replace the layer's output by a leaf of the graph, so that backward ends there."""
+    if output.ndim != 4:
+        raise ValueError(f"cam_layer must give feature maps [B, C, h, w], not {list(output.shape)}")
+    if output.shape[2:] == (1, 1):
+        raise ValueError(
+            "the class activation map is 1x1 at this image size, which says nothing about where: "
+            "use a larger image_size, or dilation=True for a ResNet"
+        )
+    return output.detach().requires_grad_()
+
+
+@contextmanager
+def _recording(model: nn.Module, layer: nn.Module, method: str) -> Iterator[BaseCAM]:
+    """Record the layer's output and its gradient, in evaluation mode; afterwards all is as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    handle = layer.register_forward_hook(_cut)  # before the library's hooks, which then see the leaf
+    recorded = None
+    try:
+        for module, _ in modes:
+            module.training = False  # not eval(): a module may override it
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        cam = METHODS[method](model, [layer])
+        recorded = cam.activations_and_grads
+        with torch.inference_mode(False), torch.enable_grad():
+            yield cam
+    finally:
+        if recorded is not None:
+            recorded.release()
+        handle.remove()
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        for module, mode in modes:
+            module.training = mode
+
+
+def upsample(maps: npt.ArrayLike, size: int) -> npt.NDArray[np.float32]:
+    """Resize maps bilinearly, for overlays and beside masks.
+
+    The centres of cells keep their place (`align_corners=False`), as where `data.prepare` resizes images.
+
+    Args:
+        maps: Maps `[N, h, w]`.
+        size: The new side in pixels, no smaller than h and w.
+
+    Returns:
+        Maps `[N, size, size]`.
+
+    Raises:
+        ValueError: `maps` are no maps, or `size` is smaller than they are.
+
+    Example:
+        >>> upsample([[[0, 1], [0, 1]]], 4)[0, 0].tolist()
+        [0.0, 0.25, 0.75, 1.0]
+    """
+    checked = _checked(maps)
+    if size < max(checked.shape[1:]):
+        raise ValueError(
+            f"size={size} must be no smaller than the maps, {checked.shape[1]}x{checked.shape[2]}"
+        )
+    resized = F.interpolate(
+        torch.from_numpy(checked)[:, None], (size, size), mode="bilinear", align_corners=False
+    )
+    return resized[:, 0].float().numpy()
+
+
+# ------------------------------------------------------------------------------------------------- measures
+
+
+def compactness(maps: npt.ArrayLike) -> Array:
+    """Smallest share of a map's pixels that holds half of its mass; less is more compact.
+
+    `min |S| / (h w)` over the sets of pixels S with `sum_S map >= 1/2 sum map`: the size of the 50 % highest
+    density region (Hyndman 1996, The American Statistician 50(2)). It moves in steps of `1 / (h w)`, so
+    compare maps of one resolution only.
+
+    Args:
+        maps: Maps `[N, h, w]`.
+
+    Returns:
+        `[N]`, from `1 / (h w)` for a single point to about 1/2 for a uniform map; NaN for an all-zero map.
+
+    Raises:
+        ValueError: `maps` are no maps.
+
+    Example:
+        >>> compactness([[[3, 1], [1, 0]], [[1, 1], [1, 1]]]).tolist()
+        [0.25, 0.5]
+    """
+    mass = _mass(maps)
+    held = np.sort(mass, axis=1)[:, ::-1].cumsum(axis=1)
+    # The tolerance keeps rounding from asking for one pixel more where exactly half is held.
+    needed = 1 + (held < 0.5 - 1e-9).sum(axis=1)
+    return np.where(np.isnan(mass[:, 0]), np.nan, needed / mass.shape[1])
+
+
+def entropy(maps: npt.ArrayLike) -> Array:
+    """Entropy of a map's mass over its pixels, as a share of the largest possible.
+
+    `-sum p log p / log(h w)` with `p = map / sum map`: the complexity of Bhatt et al. (2020, arXiv
+    2005.00631), normalised.
+
+    Args:
+        maps: Maps `[N, h, w]`.
+
+    Returns:
+        `[N]`, from 0 for a single point to 1 for a uniform map; NaN for an all-zero map.
+
+    Raises:
+        ValueError: `maps` are no maps.
+
+    Example:
+        >>> entropy([[[1, 1], [0, 0]]]).tolist()
+        [0.5]
+    """
+    mass = _mass(maps)
+    return entr(mass).sum(axis=1) / np.log(mass.shape[1])
+
+
+def pointing_game(maps: npt.ArrayLike, masks: npt.ArrayLike | Tensor) -> npt.NDArray[np.bool_]:
+    """Say of each map whether its maximum lies inside the object (Zhang et al. 2016, arXiv 1608.00507).
+
+    The maximum of a bilinearly resized map lies at the centre of its largest cell: the mask is read there,
+    without the paper's tolerance of 15 pixels. Where several cells tie, the first in reading order counts.
+
+    Args:
+        maps: Maps `[N, h, w]`.
+        masks: The objects `[N, s, s]`, bool.
+
+    Returns:
+        bool `[N]`; False for an all-zero map. `object_share` is the rate of blind guesses.
+
+    Raises:
+        ValueError: `maps` are no maps, or `masks` no masks of the same images.
+
+    Example:
+        >>> pointing_game([[[0, 1], [0, 0]]], [[[False, True], [False, False]]]).tolist()
+        [True]
+    """
+    checked = _checked(maps)
+    objects = _checked_masks(masks, len(checked))
+    n, height, width = checked.shape
+    row, column = np.unravel_index(checked.reshape(n, -1).argmax(axis=1), (height, width))
+    size = objects.shape[1]
+    # The centre of cell i of h is (i + 1/2) s / h, in integers.
+    hit = objects[np.arange(n), (2 * row + 1) * size // (2 * height), (2 * column + 1) * size // (2 * width)]
+    return hit & (checked.max(axis=(1, 2)) > 0)
+
+
+def energy_inside(maps: npt.ArrayLike, masks: npt.ArrayLike | Tensor) -> Array:
+    """Share of a map's mass that lies inside the object: the energy-based pointing game.
+
+    `sum_(pixels of the object) map / sum map`, the map resized to the mask (Wang et al. 2020, Score-CAM,
+    arXiv 1910.01279).
+
+    Args:
+        maps: Maps `[N, h, w]`.
+        masks: The objects `[N, s, s]`, bool, with s no smaller than h and w.
+
+    Returns:
+        `[N]` in [0, 1]; NaN for an all-zero map. `object_share` is what a uniform map gets.
+
+    Raises:
+        ValueError: `maps` are no maps, or `masks` no masks of the same images.
+
+    Example:
+        >>> energy_inside([[[3, 1], [0, 0]]], [[[True, False], [True, False]]]).tolist()
+        [0.75]
+    """
+    checked = _checked(maps)
+    objects = _checked_masks(masks, len(checked))
+    mass = _mass(upsample(checked, objects.shape[1]))
+    return (mass * objects.reshape(mass.shape)).sum(axis=1)
+
+
+def object_share(masks: npt.ArrayLike | Tensor) -> Array:
+    """Share of the image that the object covers: the chance level of both pointing games.
+
+    A pixel drawn at random hits the object with this probability, and a uniform map has this share of its
+    mass inside.
+
+    Args:
+        masks: The objects `[N, s, s]`, bool.
+
+    Returns:
+        `[N]` in [0, 1].
+
+    Raises:
+        ValueError: `masks` are no masks.
+
+    Example:
+        >>> object_share([[[True, False], [False, False]]]).tolist()
+        [0.25]
+    """
+    return _checked_masks(masks).mean(axis=(1, 2))
+
+
+def _checked(maps: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """`maps` as a float64 array `[N, h, w]`; ValueError saying what is wrong and where."""
+    checked = np.array(maps, dtype=np.float64)
+    if checked.ndim != 3 or len(checked) == 0 or checked[0].size < 2:
+        raise ValueError(
+            f"maps must have shape [N, h, w] with N >= 1 and more than one pixel, not {list(checked.shape)}"
+        )
+    wrong = ~np.isfinite(checked) | (checked < 0)
+    if wrong.any():
+        at = int(wrong.any(axis=(1, 2)).argmax())
+        raise ValueError(
+            f"maps must be finite and not negative: map {at} holds {checked[at][wrong[at]][0]:.4g}"
+        )
+    return checked
+
+
+def _checked_masks(masks: npt.ArrayLike | Tensor, n: int | None = None) -> npt.NDArray[np.bool_]:
+    """`masks` as a bool array `[N, s, s]`, of `n` images where given."""
+    checked = np.asarray(masks.cpu() if isinstance(masks, Tensor) else masks)
+    if checked.dtype != np.bool_:
+        raise ValueError(f"masks must be bool, True inside the object, not {checked.dtype}")
+    if checked.ndim != 3 or checked.shape[1] != checked.shape[2] or 0 in checked.shape:
+        raise ValueError(f"masks must have shape [N, s, s] with N, s >= 1, not {list(checked.shape)}")
+    if n is not None and len(checked) != n:
+        raise ValueError(f"maps and masks must be of the same images: {n} maps, {len(checked)} masks")
+    return checked
+
+
+def _mass(maps: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Maps flattened to `[N, h w]` and scaled to sum 1; an all-zero map becomes NaN."""
+    checked = _checked(maps)
+    flat = checked.reshape(len(checked), -1)
+    total = flat.sum(axis=1, keepdims=True)
+    return flat / np.where(total > 0, total, np.nan)

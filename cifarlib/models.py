@@ -1,0 +1,310 @@
+"""Backbones, the squeeze-excite block, and the cut into a frozen trunk and a trainable tail.
+
+Papers: ResNet (He et al. 2016, arXiv 1512.03385), squeeze-and-excitation (Hu et al. 2018, arXiv 1709.01507),
+EfficientNet (Tan and Le 2019, arXiv 1905.11946), ConvNeXt (Liu et al. 2022, arXiv 2201.03545).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from cifarlib._torchvision import torchvision
+from cifarlib.recipes import Recipe
+
+RESNETS = ("resnet50", "se_resnet50")
+_CLASSIFIER_PREFIXES = ("fc.", "classifier.")
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation (Hu et al. 2018): every channel is scaled by a gate read off all channel means.
+
+    gate = scale * sigmoid(W2 relu(W1 mean(x))), with W1 [C/ratio, C] and W2 [C, C/ratio], without biases (the
+    paper's 2 C^2 / ratio parameters). `init="paper"` takes scale 1 and random weights, so that all gates start
+    near one half and a pretrained classifier sees halved features. `init="identity"` takes scale 2 and W2 = 0,
+    so that every gate starts as exactly 2 * sigmoid(0) = 1; W2 has a gradient at the first step, and W1, whose
+    gradient passes through W2, from the second.
+
+    Shapes: [B, C, H, W] -> the same.
+    """
+
+    def __init__(self, channels: int, ratio: int = 16, init: str = "identity") -> None:
+        super().__init__()
+        if channels % ratio:
+            raise ValueError(f"se_ratio={ratio} must divide the {channels} channels it gates")
+        self.squeeze = nn.Linear(channels, channels // ratio, bias=False)
+        self.excite = nn.Linear(channels // ratio, channels, bias=False)
+        self.scale = 1.0
+        if init == "identity":
+            self.scale = 2.0
+            nn.init.zeros_(self.excite.weight)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Return the channel gates [B, C], in (0, scale)."""
+        hidden = F.relu(self.squeeze(x.mean(dim=(2, 3))))
+        return self.scale * torch.sigmoid(self.excite(hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the feature maps [B, C, H, W] by their gates."""
+        return x * self.gates(x)[:, :, None, None]
+
+
+class Head(nn.Linear):
+    """The classifier, in fp32 under any precision: bf16 logits would round probabilities to three digits."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map features [B, F] of any float type to fp32 logits [B, C]."""
+        with torch.autocast(input.device.type, enabled=False):
+            return F.linear(input.float(), self.weight, self.bias)
+
+
+class FrozenTrunk(nn.Sequential):
+    """The frozen front of a model: no parameter has a gradient, and it is in eval mode whatever is called.
+
+    Freezing includes BatchNorm's running statistics, which `train()` alone would let drift.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__(OrderedDict(modules))
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> FrozenTrunk:
+        """Do nothing: a frozen trunk stays in eval mode."""
+        return self
+
+
+class Classifier(nn.Module):
+    """A model cut in two: `trunk` (frozen, perhaps empty) and `tail` (trainable).
+
+    `cam_layer` is the module whose output a class activation map looks at: the last one with a spatial map. It
+    lies in the trunk where only the head trains.
+    """
+
+    def __init__(self, trunk: FrozenTrunk, tail: nn.Sequential, cam_layer: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.tail = trunk, tail
+        self._cam_layer = [cam_layer]  # in a list, so that it is not registered a second time
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        """The module whose output [B, C, h, w] a class activation map looks at."""
+        return self._cam_layer[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map prepared images [B, 3, H, W] to logits [B, C]."""
+        return self.tail(self.trunk(x))
+
+    def torchvision_state(self) -> dict[str, Tensor]:
+        """Return all parameters and buffers under torchvision's names (`layer1.0.conv1.weight`)."""
+        return {name.partition(".")[2]: value for name, value in self.state_dict().items()}
+
+    def load_torchvision_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load a full state as `torchvision_state` returns it; missing or extra names raise RuntimeError."""
+        names = {name.partition(".")[2]: name for name in self.state_dict()}
+        self.load_state_dict({names.get(name, name): value for name, value in state.items()})
+
+
+def _backbone(recipe: Recipe) -> nn.Module:
+    """Build torchvision's model of the recipe, with random weights."""
+    if recipe.model in RESNETS:
+        return torchvision.models.resnet50(
+            # Dilation instead of stride keeps layer4's map at layer3's size (Yu et al. 2017, arXiv 1705.09914).
+            replace_stride_with_dilation=[False, False, recipe.dilation],
+            # From scratch, blocks that start as the identity train faster (Goyal et al. 2017, arXiv 1706.02677).
+            zero_init_residual=recipe.trainable == "all",
+        )
+    return getattr(torchvision.models, recipe.model)()
+
+
+def build(recipe: Recipe, num_classes: int, weights: Mapping[str, Tensor] | None = None) -> Classifier:
+    """Build the recipe's model for `num_classes` classes.
+
+    Args:
+        recipe: Decides architecture, cut and initial values; the new layers are drawn from its seed.
+        num_classes: Number of classes, C.
+        weights: A backbone's state under torchvision's names, as `load_weights` returns it; its classifier, if
+            it has one, is not used. None keeps the random initial values.
+
+    Raises:
+        ValueError: `weights` are of another architecture; names the first keys that do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        net = _backbone(recipe)
+        if weights is not None:
+            _load_backbone(net, weights, recipe)
+        children = OrderedDict(net.named_children())
+        if recipe.model in RESNETS:
+            fc = children.pop("fc")
+            if recipe.model == "se_resnet50":
+                avgpool = children.pop("avgpool")
+                children["se"] = SqueezeExcite(fc.in_features, recipe.se_ratio, recipe.se_init)
+                children["avgpool"] = avgpool
+            children["flatten"] = nn.Flatten()
+            children["fc"] = Head(fc.in_features, num_classes)
+            cam_layer = children["se"] if "se" in children else children["layer4"]
+        else:
+            classifier = children.pop("classifier")
+            if recipe.model == "efficientnet_b0":
+                children["flatten"] = nn.Flatten()  # ConvNeXt's classifier has its own, after a norm
+            classifier[-1] = Head(classifier[-1].in_features, num_classes)
+            children["classifier"] = classifier
+            cam_layer = children["features"]
+    if recipe.trainable == "head":
+        first = "fc" if "fc" in children else "classifier"
+    else:
+        first = "layer4" if recipe.trainable == "layer4" else next(iter(children))
+    names = list(children)
+    cut = names.index(first)
+    trunk = FrozenTrunk(OrderedDict((name, children[name]) for name in names[:cut]))
+    tail = nn.Sequential(OrderedDict((name, children[name]) for name in names[cut:]))
+    return Classifier(trunk, tail, cam_layer).to(memory_format=torch.channels_last)
+
+
+def _load_backbone(net: nn.Module, weights: Mapping[str, Tensor], recipe: Recipe) -> None:
+    own = {
+        name: value for name, value in net.state_dict().items() if not name.startswith(_CLASSIFIER_PREFIXES)
+    }
+    given = {name: value for name, value in weights.items() if not name.startswith(_CLASSIFIER_PREFIXES)}
+    given = {name: value for name, value in given.items() if not name.startswith("se.")}
+    missing = [name for name in own if name not in given]
+    extra = [name for name in given if name not in own]
+    shapes = [name for name in own if name in given and own[name].shape != given[name].shape]
+    if missing or extra or shapes:
+        parts = [
+            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for names, what in ((missing, "missing"), (extra, "unknown"), (shapes, "of another shape"))
+            if names
+        ]
+        raise ValueError(
+            f"the weights {recipe.weights!r} do not fit {recipe.model}: {'; '.join(parts)}. Give a state dict of "
+            f"torchvision's {recipe.model.removeprefix('se_')}, or weights='none'"
+        )
+    net.load_state_dict(given, strict=False)
+
+
+def weights_fingerprint(recipe: Recipe) -> str:
+    """Return what identifies the content of the recipe's pretrained weights, without loading them.
+
+    Raises:
+        FileNotFoundError: `weights` is a path and there is no such file.
+        ValueError: torchvision has no such weights for this model.
+    """
+    if recipe.weights == "none":
+        return "none"
+    if recipe.weights in ("imagenet1k_v1", "imagenet1k_v2"):
+        return _torchvision_weights(recipe).url.rpartition("/")[2]  # the name holds a hash of the content
+    with _weights_file(recipe).open("rb") as file:
+        return "sha256-" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def load_weights(recipe: Recipe) -> dict[str, Tensor] | None:
+    """Read the recipe's pretrained weights as a state dict on the CPU; None for `weights="none"`.
+
+    `imagenet1k_v1` and `imagenet1k_v2` are torchvision's, downloaded once into torch's cache and checked
+    against the hash in their name. A path is a `.safetensors` file, or a file `torch.save` wrote that holds
+    tensors only (it is read with `weights_only=True`: a pickle that could run code is refused).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: torchvision has no such weights for this model, or the file holds no state dict.
+    """
+    if recipe.weights == "none":
+        return None
+    if recipe.weights in ("imagenet1k_v1", "imagenet1k_v2"):
+        return dict(_torchvision_weights(recipe).get_state_dict(progress=True, check_hash=True))
+    path = _weights_file(recipe)
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        safetensors.SafetensorError,
+    ) as error:
+        raise ValueError(
+            f"weights={recipe.weights!r} cannot be read as a state dict of tensors: {error}"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"weights={recipe.weights!r} holds no state dict: expected names mapped to tensors")
+    return dict(state)
+
+
+def _torchvision_weights(recipe: Recipe) -> Any:
+    model = recipe.model.removeprefix("se_")
+    entries = torchvision.models.get_model_weights(model).__members__
+    if recipe.weights.upper() not in entries:
+        raise ValueError(
+            f"torchvision has no {recipe.weights} weights for {model}: use {', '.join(entries).lower()}"
+        )
+    return entries[recipe.weights.upper()]
+
+
+def _weights_file(recipe: Recipe) -> Path:
+    path = Path(recipe.weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights={recipe.weights!r} is no file: give the path of a state dict, or one of "
+            "imagenet1k_v1, imagenet1k_v2, none"
+        )
+    return path
+
+
+def fold(trunk: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Return an inference copy of a frozen trunk: BatchNorm folded into its convolution, in `dtype`.
+
+    The same function up to rounding, with a third of the memory traffic. The copy is never what is saved.
+    """
+    folded = copy.deepcopy(trunk)
+    for parent in list(folded.modules()):
+        previous_name, previous = "", None
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d) and isinstance(previous, nn.Conv2d):
+                setattr(parent, previous_name, fuse_conv_bn_eval(previous, child))
+                setattr(parent, name, nn.Identity())
+            previous_name, previous = name, child
+    return folded.to(dtype=dtype, memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def recalibrate(trunk: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the trunk's BatchNorm statistics to those of prepared images, in one pass without labels.
+
+    For trunks whose statistics come from other images (or, with random weights, from none); Li et al. 2017,
+    arXiv 1603.04779. Means and variances are averaged over the batches; afterwards the trunk is frozen again.
+    """
+    norms = [module for module in trunk.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over all batches
+        norm.train()
+    for batch in batches:
+        trunk(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """Return (all parameters, trainable parameters)."""
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trainable in sizes if trainable)

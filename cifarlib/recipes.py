@@ -1,0 +1,313 @@
+"""Recipes: everything that decides a training run, as plain values.
+
+A `Recipe` is a frozen dataclass checked at construction. The study's recipes are written as differences,
+`LEVEL2 = replace(LEVEL1, ...)`: the diff is the lesson. A `Profile` says where data come from and how big
+the runs are; `resolve` turns a profile's name and the user's overrides into the recipes to train.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+MODELS = ("resnet50", "se_resnet50", "efficientnet_b0", "convnext_tiny")
+NAMED_WEIGHTS = ("imagenet1k_v1", "imagenet1k_v2", "none", "pretrain")
+
+
+def _checked(default: Any, what: str, check: Callable[[Any], bool], *, assumed: bool = False) -> Any:
+    """Make a dataclass field whose value must pass `check`; `what` completes "must be ...".
+
+    `assumed` marks what the documents leave open; every other field is `documented`.
+    """
+    return field(default=default, metadata={"what": what, "check": check, "assumed": assumed})
+
+
+def _one_of(default: str, options: Iterable[str], *, assumed: bool = False) -> Any:
+    options = tuple(options)
+    return _checked(default, f"one of {', '.join(options)}", lambda v: v in options, assumed=assumed)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _integer(default: int, low: int, *, assumed: bool = False) -> Any:
+    return _checked(
+        default, f"an integer of at least {low}", lambda v: type(v) is int and v >= low, assumed=assumed
+    )
+
+
+def _number(default: float, low: float, high: float, *, assumed: bool = False, above: bool = False) -> Any:
+    """A finite number in [low, high], or in (low, high] where `above` is set."""
+    return _checked(
+        default,
+        f"a number {'above' if above else 'from'} {low:g}" + (f" up to {high:g}" if high < math.inf else ""),
+        lambda v: _is_number(v) and (low < v if above else low <= v) and v <= high,
+        assumed=assumed,
+    )
+
+
+def _boolean(default: bool, *, assumed: bool = False) -> Any:
+    return _checked(default, "true or false", lambda v: type(v) is bool, assumed=assumed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a training run, apart from the images themselves.
+
+    Raises:
+        ValueError: a value is out of its range; the message names the field, the value and what it may be.
+    """
+
+    name: str = _checked("", "a name", lambda v: isinstance(v, str) and v != "")
+    # Model
+    model: str = _one_of("resnet50", MODELS)
+    weights: str = _checked(
+        "imagenet1k_v1",
+        f"one of {', '.join(NAMED_WEIGHTS)}, or the path of a state dict",
+        lambda v: isinstance(v, str) and v != "",
+    )
+    trainable: str = _one_of("head", ("head", "layer4", "all"))
+    batchnorm: str = _one_of("source", ("source", "target"), assumed=True)
+    dilation: bool = _boolean(False, assumed=True)
+    se_ratio: int = _integer(16, 1, assumed=True)
+    se_init: str = _one_of("identity", ("identity", "paper"), assumed=True)
+    # Images
+    image_size: int = _integer(224, 32)
+    interpolation: str = _one_of("bilinear", ("bilinear", "bicubic"), assumed=True)
+    augment: bool = _boolean(False)
+    crop_padding: int = _integer(4, 0, assumed=True)
+    flip: bool = _boolean(True)
+    brightness: float = _number(0.2, 0, 1, assumed=True)
+    contrast: float = _number(0.2, 0, 1, assumed=True)
+    saturation: float = _number(0.2, 0, 1, assumed=True)
+    hue: float = _number(0.1, 0, 0.5, assumed=True)
+    # Optimisation; the loss is cross-entropy throughout
+    optimizer: str = _one_of("adam", ("adam", "adamw"))
+    learning_rate: float = _number(1e-3, 0, math.inf, above=True)
+    weight_decay: float = _number(0.0, 0, math.inf)
+    schedule: str = _one_of("constant", ("constant", "cosine"))
+    epochs: int = _integer(5, 1)
+    batch_size: int = _integer(64, 2)
+    # Execution
+    precision: str = _one_of("auto", ("auto", "32-true", "16-mixed", "bf16-mixed"), assumed=True)
+    seed: int = _integer(0, 0, assumed=True)
+
+    def __post_init__(self) -> None:
+        wrong = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not f.metadata["check"](value):
+                hint = ""
+                if isinstance(value, str) and isinstance(f.default, (int, float)):
+                    hint = " (it is text: YAML reads 1e-3 as text, write 0.001)"
+                wrong.append(f"{f.name}={value!r} must be {f.metadata['what']}{hint}")
+        if self.trainable == "layer4" and self.model not in ("resnet50", "se_resnet50"):
+            wrong.append(
+                f"trainable='layer4' needs a ResNet, and model is {self.model!r}: use 'head' or 'all'"
+            )
+        if self.dilation and self.model not in ("resnet50", "se_resnet50"):
+            wrong.append(f"dilation=True needs a ResNet, and model is {self.model!r}")
+        if self.model == "se_resnet50" and self.trainable == "head":
+            wrong.append("model='se_resnet50' has an SE block to train: trainable must be 'layer4' or 'all'")
+        if wrong:
+            raise ValueError(f"recipe {self.name!r}: " + "; ".join(wrong))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON-ready values; `Recipe.from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """Build a recipe from `to_dict`'s values; unknown names raise ValueError with the nearest known one."""
+        known = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ValueError(f"unknown recipe field {name!r}{_nearest(name, known)}")
+        return cls(**values)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Complete a message about an unknown name: the nearest known one, or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(known)}"
+
+
+# --- The documents' recipes --------------------------------------------------------------------------------
+
+LEVEL1 = Recipe(name="level1")
+LEVEL2 = replace(
+    LEVEL1,
+    name="level2",
+    trainable="layer4",
+    augment=True,
+    optimizer="adamw",
+    learning_rate=3e-4,
+    weight_decay=1e-4,
+    schedule="cosine",
+    epochs=10,
+)
+LEVEL3 = replace(LEVEL2, name="level3", model="se_resnet50", epochs=12)
+EFFICIENTNET = replace(LEVEL2, name="efficientnet", model="efficientnet_b0", trainable="all")
+CONVNEXT = replace(EFFICIENTNET, name="convnext", model="convnext_tiny", learning_rate=1e-4)
+
+# The four arms of level 2's ablation differ from level 2 in the two factors and in nothing else.
+ARMS: dict[str, dict[str, Any]] = {
+    "level2_noaug_frozen": {"augment": False, "trainable": "head"},
+    "level2_frozen": {"trainable": "head"},
+    "level2_noaug": {"augment": False},
+    "level2": {},
+}
+
+# Trains the demo's stand-ins for ImageNet weights, on built-in classes that the study does not use.
+PRETRAIN = Recipe(
+    name="pretrain",
+    weights="none",
+    trainable="all",
+    augment=True,
+    optimizer="adamw",
+    learning_rate=2e-3,
+    weight_decay=0.05,
+    schedule="cosine",
+    epochs=8,
+    image_size=32,
+)
+
+_BASE = (LEVEL1, LEVEL2, LEVEL3, EFFICIENTNET, CONVNEXT, PRETRAIN)
+
+# What each level's notebook trains. Level 3 compares itself with level 2, level 4 votes over its members.
+LEVELS: dict[str, tuple[str, ...]] = {
+    "level1": ("level1",),
+    "level2": ("level2",),
+    "level3": ("level2", "level3"),
+    "level4": ("level3", "efficientnet"),
+}
+
+
+def documented_recipe(name: str) -> Recipe:
+    """Return the study's own recipe of that name, as the documents have it, before any override.
+
+    Raises:
+        ValueError: no recipe has that name.
+    """
+    for recipe in _BASE:
+        if recipe.name == name:
+            return recipe
+    if name not in ARMS:
+        raise ValueError(f"unknown recipe {name!r}{_nearest(name, [*(r.name for r in _BASE), *ARMS])}")
+    return replace(LEVEL2, name=name, **ARMS[name])
+
+
+def origin(recipe: Recipe, name: str) -> str:
+    """Say where the study's value of field `name` comes from: `documented` or `assumed`.
+
+    Of level 4's members the documents give only the model, the loss and the epochs (Level 4, section 3).
+    """
+    if recipe.name in ("convnext", "pretrain"):
+        return "assumed"
+    if recipe.name == "efficientnet":
+        return "documented" if name in ("model", "epochs") else "assumed"
+    metadata = next(f.metadata for f in fields(Recipe) if f.name == name)
+    return "assumed" if metadata["assumed"] else "documented"
+
+
+# --- Profiles ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Where the images come from and how many of them are used; `overrides` changes recipe fields.
+
+    `train_size`, `val_size` and `test_size` are upper limits, None for all. `store_size` is the side at which
+    images are held in memory, in pixels: None keeps CIFAR-10's 32, or takes the recipes' image size for a
+    folder of larger photographs.
+    """
+
+    name: str = _one_of("full", ("full", "demo"))
+    train_size: int | None = _checked(None, "an integer of at least 2, or null", lambda v: _limit(v, 2))
+    val_size: int | None = _checked(None, "an integer of at least 1, or null", lambda v: _limit(v, 1))
+    test_size: int | None = _checked(None, "an integer of at least 1, or null", lambda v: _limit(v, 1))
+    store_size: int | None = _checked(None, "an integer of at least 8, or null", lambda v: _limit(v, 8))
+    split_seed: int = _integer(0, 0)
+    overrides: Mapping[str, Any] = field(
+        default_factory=dict, metadata={"what": "", "check": lambda v: isinstance(v, Mapping)}
+    )
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{f.name}={getattr(self, f.name)!r} must be {f.metadata['what']}"
+            for f in fields(self)
+            if not f.metadata["check"](getattr(self, f.name))
+        ]
+        if wrong:
+            raise ValueError(f"profile {self.name!r}: " + "; ".join(wrong))
+
+
+def _limit(value: Any, low: int) -> bool:
+    return value is None or (type(value) is int and value >= low)
+
+
+FULL = Profile(name="full")
+DEMO = Profile(
+    name="demo",
+    train_size=2000,
+    val_size=500,
+    test_size=2000,
+    overrides={
+        "weights": "pretrain",
+        "image_size": 64,
+        "dilation": True,
+        "level2.epochs": 4,
+        "level3.epochs": 4,
+        "efficientnet.epochs": 4,
+    },
+)
+PROFILES = {"full": FULL, "demo": DEMO}
+_PROFILE_FIELDS = ("train_size", "val_size", "test_size", "store_size", "split_seed")
+
+
+def resolve(
+    profile: str, *, seed: int = 0, overrides: Mapping[str, Any] | None = None
+) -> tuple[Profile, dict[str, Recipe]]:
+    """Turn a profile's name and overrides into the profile and the recipes, by recipe name.
+
+    An override's key is a recipe field, for every recipe of the study (`epochs`), a recipe's name, a dot and a
+    field, for that one alone (`level2.epochs`), or a field of the profile (`train_size`). The narrower key
+    wins, the user's over the profile's. Level 2's arms follow level 2. Pretraining takes narrow keys only.
+
+    Raises:
+        ValueError: an unknown profile, key or a value out of range, named with what would be right.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}: use one of {', '.join(PROFILES)}, or auto")
+    overrides = dict(overrides or {})
+    bases = {r.name: r for r in _BASE}
+    arms = [name for name in ARMS if name != "level2"]
+    recipe_fields = [f.name for f in fields(Recipe) if f.name not in ("name", "seed")]
+    known = [*recipe_fields, *_PROFILE_FIELDS]
+    for key in overrides:
+        prefix, dot, name = key.rpartition(".")
+        if dot and prefix not in bases:
+            raise ValueError(f"unknown recipe {prefix!r} in override {key!r}{_nearest(prefix, bases)}")
+        options = recipe_fields if dot else known
+        if name not in options:
+            raise ValueError(f"unknown override {key!r}{_nearest(name, options)}")
+    chosen = PROFILES[profile]
+    sizes = {key: value for key, value in overrides.items() if key in _PROFILE_FIELDS}
+    chosen = replace(chosen, **sizes)
+    recipes: dict[str, Recipe] = {}
+    for name, base in bases.items():
+        values: dict[str, Any] = {"seed": seed}
+        for source in (chosen.overrides, overrides):
+            broad = {} if name == "pretrain" else {k: v for k, v in source.items() if k in recipe_fields}
+            if base.model not in ("resnet50", "se_resnet50"):
+                broad.pop("dilation", None)  # a broad one means the ResNets
+            values |= broad | {k.partition(".")[2]: v for k, v in source.items() if k.startswith(f"{name}.")}
+        recipes[name] = replace(base, **values)
+    for arm in arms:
+        recipes[arm] = replace(recipes["level2"], name=arm, **ARMS[arm])
+    return chosen, recipes

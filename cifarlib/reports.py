@@ -1,0 +1,884 @@
+"""Reports: the notebooks executed by papermill, their pages by nbconvert, and an index over them.
+
+    plan    every name, value and file that a user may have got wrong, checked before anything runs
+    run     level by level: execute, clean, write, and publish what there is so far
+    check   whether the reports in a folder come from the present notebooks
+
+A report folder holds `level1_baseline.ipynb` (executed) and `.html` for each level, `results.json` and
+`index.html`. Pages are self-contained and hold no script; notebooks hold no machine path and no time stamp.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifarlib import documented
+from cifarlib.recipes import _nearest
+
+if TYPE_CHECKING:
+    import bs4
+    import nbformat
+
+    from cifarlib.study import Study
+
+LEVELS = tuple(documented.LEVELS)
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+# Notebook parameters that have an option of their own.
+_OPTIONS = {
+    "profile": "--profile",
+    "seed": "--seed",
+    "run_root": "--run-root",
+    "data_root": "--data-root",
+    "overrides": "--set",
+}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "dict": (dict,),
+    "list": (list,),
+}
+_INJECTED = "injected-parameters"
+
+
+# --- Planning ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to execute: the level, the file, all its parameters, and those set with `-p`."""
+
+    level: str
+    notebook: Path
+    parameters: dict[str, Any]
+    chosen: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What became of one level: its notebook's file name and checksum, and why it failed if it did."""
+
+    notebook: str
+    sha256: str
+    parameters: dict[str, Any]
+    failure: str = ""
+
+    @property
+    def html(self) -> str:
+        """The page's file name."""
+        return Path(self.notebook).with_suffix(".html").name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked request: nothing in it can be mistyped any more. `pages` are the folder's earlier ones."""
+
+    study: Study
+    out: Path
+    jobs: tuple[Job, ...]
+    pages: dict[str, Page]
+    overrides: dict[str, Any]
+
+
+def plan(
+    levels: Sequence[str] = (),
+    *,
+    profile: str = "auto",
+    out: str | Path | None = None,
+    seed: int = 0,
+    run_root: str | Path = "runs",
+    data_root: str | Path = "data",
+    parameters: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    notebooks: str | Path | None = None,
+) -> Plan:
+    """Check a request for reports; nothing is written.
+
+    Args:
+        levels: `level1` to `level4`, or `1` to `4`; none for all.
+        profile: As for `Study`.
+        out: The report folder; None for `reports/<profile>`.
+        seed: As for `Study`.
+        run_root: As for `Study`.
+        data_root: As for `Study`.
+        parameters: Further notebook parameters by name; each goes to the notebooks that declare it.
+        overrides: Recipe or profile fields, as for `recipes.resolve`.
+        notebooks: Folder of the notebooks; None for the one beside the package.
+
+    Raises:
+        ValueError: an unknown level, profile, parameter or field, named with the nearest right one, a value
+            of the wrong type, or a folder that holds another study's reports.
+        FileNotFoundError: a level's notebook is missing.
+        ModuleNotFoundError: papermill, nbconvert or ipykernel is missing; the message names the extra.
+    """
+    _require("papermill", "nbconvert", "ipykernel")
+    chosen_levels = _levels(levels)
+    files = [find_notebook(level, notebooks) for level in chosen_levels]
+    profiles = ("full", "demo", "auto")
+    if profile not in profiles:
+        raise ValueError(f"unknown profile {profile!r}{_nearest(profile, profiles)}")
+    declared = [_declared(file) for file in files]
+    given = dict(parameters or {})
+    _check_parameters(given, dict(zip(chosen_levels, declared, strict=True)))
+
+    from cifarlib.study import Study
+
+    study = Study(profile, seed=seed, run_root=run_root, data_root=data_root, overrides=overrides)
+    common = {
+        "profile": study.profile.name,
+        "seed": seed,
+        "run_root": str(run_root),
+        "data_root": str(data_root),
+        "overrides": dict(overrides or {}),
+    }
+    jobs = []
+    for level, file, names in zip(chosen_levels, files, declared, strict=True):
+        own = {name: value for name, value in given.items() if name in names}
+        shared = {name: value for name, value in common.items() if name in names}
+        jobs.append(Job(level, file, shared | own, own))
+    folder = Path(out) if out is not None else Path("reports") / study.profile.name
+    request = Plan(study, folder, tuple(jobs), {}, dict(overrides or {}))
+    return replace(request, pages=_earlier_pages(request))
+
+
+def find_notebook(level: str, notebooks: str | Path | None = None) -> Path:
+    """Return the notebook of `level`, `<level>_*.ipynb`; FileNotFoundError if there is not exactly one."""
+    folder = Path(notebooks) if notebooks is not None else ROOT / "notebooks"
+    found = sorted(folder.glob(f"{level}_*.ipynb"))
+    if len(found) != 1:
+        what = "no notebook" if not found else f"{len(found)} notebooks"
+        raise FileNotFoundError(
+            f"{what} {level}_*.ipynb in {folder}: run from a checkout of the repository, or name the folder "
+            "with --notebooks"
+        )
+    return found[0]
+
+
+def parse_value(text: str) -> Any:
+    """Read a value typed on the command line as YAML does, and `1e-3` as the number it is.
+
+    Raises:
+        ValueError: the text is no YAML value.
+    """
+    _require("yaml")
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"cannot read the value {text!r}: {str(error).splitlines()[0]}") from None
+    # YAML 1.1 wants 1.0e-3; everyone writes 1e-3.
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+def _levels(names: Sequence[str]) -> list[str]:
+    chosen = set()
+    for name in names:
+        level = f"level{name}" if name.isdigit() else name
+        if level not in LEVELS:
+            hint = ": use 1 to 4" if name.isdigit() else _nearest(name, LEVELS)
+            raise ValueError(f"unknown level {name!r}{hint}")
+        chosen.add(level)
+    return sorted(chosen) or list(LEVELS)
+
+
+def _declared(notebook: Path) -> dict[str, dict[str, Any]]:
+    """Return what the notebook's parameters cell declares: name -> type's name and default's source."""
+    import papermill
+
+    declared: dict[str, dict[str, Any]] = papermill.inspect_notebook(_literal(notebook))
+    return declared
+
+
+def _literal(path: Path) -> str:
+    """Write a path so that papermill, which formats paths, leaves it as it is."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _check_parameters(given: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a parameter that has an option, that no notebook declares, or whose value has the wrong type."""
+    known = dict.fromkeys(name for names in declared.values() for name in names if name not in _OPTIONS)
+    for name, value in given.items():
+        if name in _OPTIONS:
+            raise ValueError(f"parameter {name!r} has an option of its own: use {_OPTIONS[name]}")
+        if name not in known:
+            hint = _nearest(name, known) if known else ": there are none besides the options"
+            raise ValueError(f"unknown notebook parameter {name!r} of {', '.join(declared)}{hint}")
+        for names in declared.values():
+            if name in names:
+                _check_type(name, value, names[name])
+
+
+def _check_type(name: str, value: Any, parameter: Mapping[str, Any]) -> None:
+    kind = str(parameter["inferred_type_name"]).partition("[")[0].strip()
+    if kind not in _TYPES:  # not annotated: the default says it
+        kind = type(ast.literal_eval(parameter["default"])).__name__
+    allowed = _TYPES.get(kind)
+    if allowed is not None and type(value) not in allowed:
+        raise ValueError(
+            f"parameter {name}={value!r} is {type(value).__name__}, and the notebook declares {kind} "
+            f"(default {parameter['default']})"
+        )
+
+
+def _earlier_pages(request: Plan) -> dict[str, Page]:
+    """Return the pages that the folder already holds of this very study, by level.
+
+    Pages of another one would stand beside results that are not theirs: they are replaced together, or not.
+    """
+    earlier = _read_results(request.out)
+    if earlier is None:
+        return {}
+    pages = {
+        level: Page(
+            page["notebook"],
+            earlier["notebooks"].get(page["notebook"], ""),
+            page.get("parameters", {}),
+            page.get("failure", ""),
+        )
+        for level, page in earlier.get("pages", {}).items()
+        if (request.out / page["notebook"]).is_file()
+    }
+    now = {
+        "profile": request.study.profile.name,
+        "seed": request.study.seed,
+        "overrides": _strict(request.overrides),
+    }
+    differ = [key for key, value in now.items() if earlier.get(key) != value]
+    if not differ:
+        return pages
+    kept = sorted(set(pages) - {job.level for job in request.jobs})
+    if kept:
+        what = ", ".join(f"{key} {earlier.get(key)!r}, not {now[key]!r}" for key in differ)
+        raise ValueError(
+            f"{request.out} holds the reports of another study ({what}), and {', '.join(kept)} would stay: "
+            "choose another --out, or run all levels"
+        )
+    return {}
+
+
+def _require(*names: str) -> None:
+    for name in names:
+        try:
+            __import__(name)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"reports need {error.name}, which is not installed: pip install 'cifarlib[notebooks]'"
+            ) from None
+
+
+# --- Executing ---------------------------------------------------------------------------------------------
+
+
+def run(request: Plan, *, say: Callable[[str], None] = print) -> bool:
+    """Execute the planned notebooks one after the other and publish after each; True if all went well.
+
+    A failing cell ends the run: what was executed until then is kept and shown, levels after it are not run.
+    """
+    pages = dict(request.pages)
+    request.out.mkdir(parents=True, exist_ok=True)
+    failure = ""
+    for job in request.jobs:
+        say(f"{job.level}: {job.notebook.name}")
+        start = time.perf_counter()
+        sha256 = hashlib.sha256(job.notebook.read_bytes()).hexdigest()
+        notebook, failure = _execute(job, request)
+        page = Page(job.notebook.name, sha256, job.chosen, failure)
+        _write_notebook(request.out / page.notebook, notebook)
+        pages[job.level] = page
+        took = _duration(time.perf_counter() - start)
+        say(f"{job.level}: FAILED after {took}, {failure}" if failure else f"{job.level}: done in {took}")
+        _publish(request, pages)
+        if failure:
+            say(f"{job.level}: what ran until then is in {request.out / page.html}")
+            break
+    index = request.out / "index.html"
+    say(f"Reports: {index}\n         {index.resolve().as_uri()}")
+    return not failure
+
+
+def _execute(job: Job, request: Plan) -> tuple[nbformat.NotebookNode, str]:
+    """Execute one notebook in the caller's working directory; return it cleaned, and the failure or ''."""
+    import nbclient.exceptions
+    import nbformat
+    import papermill
+    import papermill.exceptions
+
+    source = nbformat.read(job.notebook, as_version=4)
+    error: Exception | None = None
+    with tempfile.TemporaryDirectory(prefix="cifarlib-") as scratch:
+        target = Path(scratch) / "executed.ipynb"
+        try:
+            papermill.execute_notebook(
+                _literal(job.notebook),
+                _literal(target),
+                parameters=job.parameters,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                kernel_manager_class=_kernel_manager(),
+            )
+        except (papermill.exceptions.PapermillExecutionError, nbclient.exceptions.DeadKernelError) as caught:
+            error = caught
+        executed = nbformat.read(target, as_version=4)
+    failure = "" if error is None else _failure(executed, source, error)
+    scrub = _scrubber(request)
+    return _clean(executed, source, scrub), scrub(failure)
+
+
+def _kernel_manager() -> type:
+    """Return a kernel manager that starts this very interpreter, with live progress bars switched off.
+
+    A registered kernel named python3 may belong to another environment.
+    """
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+
+    class ThisInterpreter(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            # The kernel's own log is about sockets; what the cells do never passes through it.
+            spec = get_kernel_dict(extra_arguments=["--log-level=CRITICAL"])
+            return KernelSpec(**spec, env={"CIFARLIB_PROGRESS": "0"})
+
+    return ThisInterpreter
+
+
+def _failure(executed: nbformat.NotebookNode, source: nbformat.NotebookNode, error: Exception) -> str:
+    """Say in one line which cell failed, counted in the source notebook from 1, and why."""
+    import papermill.exceptions
+
+    # A dead kernel leaves no error in any output: the last cell that was started is the one.
+    started = [cell for cell in executed.cells if cell.metadata.get("papermill", {}).get("start_time")]
+    failed = next(
+        (
+            cell
+            for cell in executed.cells
+            if any(output.output_type == "error" for output in cell.get("outputs", []))
+        ),
+        started[-1] if started else None,
+    )
+    reason = "the notebook's Python process died (out of memory?)"
+    if isinstance(error, papermill.exceptions.PapermillExecutionError):
+        reason = ": ".join(filter(None, [error.ename, *error.evalue.strip().splitlines()[:1]]))
+    if failed is None:
+        return reason
+    first = next(iter(failed.source.strip().splitlines()), "")
+    ids = [cell.id for cell in source.cells]
+    where = "the injected parameters"
+    if failed.id in ids:
+        where = f"cell {ids.index(failed.id) + 1} of {len(ids)}"
+    return f"{where} ({first}): {reason}"
+
+
+def _scrubber(request: Plan) -> Callable[[Any], Any]:
+    """Return a function that takes this machine's paths out of text, also within lists and dicts."""
+    roots = {"run_root": request.study.run_root, "data_root": request.study.data_root}
+    places = {str(Path.home()): "~", sys.prefix: "{environment}", str(ROOT): ".", str(Path.cwd()): "."}
+    places |= {str(path): f"{{{name}}}" for name, path in roots.items() if path.is_absolute()}
+    # The longest first, and never a root such as "/".
+    ordered = sorted((place for place in places if len(Path(place).parts) > 1), key=len, reverse=True)
+    pattern = re.compile(f"(?<![\\w.~])(?:{'|'.join(map(re.escape, ordered))})(?![\\w-])")
+    kernel_file = re.compile(r"[^\s\"'<>]*ipykernel_\d+[/\\]\d+\.py")
+
+    def scrub(value: Any) -> Any:
+        if isinstance(value, str):
+            return kernel_file.sub("(cell)", pattern.sub(lambda match: places[match.group()], value))
+        if isinstance(value, list):
+            return [scrub(item) for item in value]
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if not str(key).startswith("image/"):
+                    value[key] = scrub(item)
+        return value
+
+    return scrub
+
+
+def _clean(
+    executed: nbformat.NotebookNode, source: nbformat.NotebookNode, scrub: Callable[[Any], Any]
+) -> nbformat.NotebookNode:
+    """Keep what a reader wants of a notebook: no time stamps, no paths, metadata as in the source."""
+    metadata_of = {cell.id: cell.metadata for cell in source.cells}
+    cells = []
+    for cell in executed.cells:
+        if cell.id in metadata_of:
+            cell.metadata = metadata_of[cell.id]
+        elif _INJECTED in cell.metadata.get("tags", []):
+            cell.id = _INJECTED  # papermill draws a random one each time
+            cell.metadata = {"tags": [_INJECTED]}
+            cell.source = scrub(cell.source)
+        else:
+            continue  # papermill's own announcement of an error
+        if cell.cell_type == "code":
+            cell.outputs = scrub(_joined(cell.outputs))
+        cells.append(cell)
+    executed.cells = cells
+    executed.metadata = source.metadata
+    executed.nbformat, executed.nbformat_minor = 4, 5
+    return executed
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Join neighbouring outputs of one stream: where a stream is cut depends on timing alone."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and last.output_type == output.output_type == "stream"
+            and last.name == output.name
+        ):
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def _write_notebook(path: Path, notebook: nbformat.NotebookNode) -> None:
+    import nbformat
+
+    _write(path, nbformat.writes(notebook) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text file so that a reader finds the old one or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+# --- Results -----------------------------------------------------------------------------------------------
+
+
+def collect(study: Study) -> dict[str, Any]:
+    """Return what the study found: data, environment, notice, and the results of the levels on disk.
+
+    A failed level may mean that the images cannot be read: then the notice says so and there are no results.
+    """
+    from cifarlib import runs
+
+    environment = {"cifarlib": _version("cifarlib")} | runs.environment(study.device)
+    environment |= {name: _version(name) for name in ("papermill", "nbconvert")}
+    try:
+        levels, notice, split = study.results(), study.notice(), study.split
+    except (OSError, RuntimeError, ValueError) as error:
+        notice = f"**The results could not be read.** {type(error).__name__}: {error}"
+        return {"data": None, "environment": environment, "notice": notice, "levels": {}}
+    data = {
+        "source": split.train.source,
+        "fingerprint": split.fingerprint,
+        "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+        "stored_size": int(split.train.images.shape[-1]),
+        "classes": list(split.classes),
+    }
+    return {"data": data, "environment": environment, "notice": notice, "levels": levels}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _read_results(folder: Path) -> dict[str, Any] | None:
+    path = folder / "results.json"
+    if not path.is_file():
+        return None
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{path} is not readable as JSON: delete it, or choose another --out") from None
+    return results
+
+
+def _strict(value: Any) -> Any:
+    """Return `value` as strict JSON can hold it: plain numbers, and null for NaN and infinities."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's and torch's
+        return _strict(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+# --- Pages -------------------------------------------------------------------------------------------------
+
+
+def _publish(request: Plan, pages: Mapping[str, Page]) -> None:
+    """Write results.json, every page and the index, as they stand after the latest level."""
+    found = _scrubber(request)(_strict(collect(request.study)))
+    results = {
+        "profile": request.study.profile.name,
+        "seed": request.study.seed,
+        "overrides": _strict(request.overrides),
+        "notice": found["notice"],
+        "data": found["data"],
+        "environment": found["environment"],
+        "notebooks": {pages[level].notebook: pages[level].sha256 for level in sorted(pages)},
+        "pages": {
+            level: {
+                "notebook": pages[level].notebook,
+                "page": pages[level].html,
+                "state": "failed" if pages[level].failure else "done",
+                "failure": pages[level].failure,
+                "parameters": _strict(pages[level].parameters),
+            }
+            for level in sorted(pages)
+        },
+        "levels": found["levels"],
+    }
+    write_pages(request.out, results)
+    # What another study left of the levels that this one has not reached would be nobody's.
+    for stale in request.out.glob("level[1-4]_*"):
+        if stale.suffix in (".ipynb", ".html") and stale.name[:6] not in pages:
+            stale.unlink()
+
+
+def write_pages(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write `results.json`, and from it and the executed notebooks in `folder` their pages and the index."""
+    import nbformat
+
+    _write(folder / "results.json", json.dumps(results, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    shared = {"notice": _markdown(results["notice"]), "provenance": _provenance(results)}
+    for level, page in results["pages"].items():
+        content = _content(nbformat.read(folder / page["notebook"], as_version=4), results)
+        title = content.find_all("h1")[0].get_text(" ", strip=True)
+        html = _render(
+            "page.html.j2",
+            title=title,
+            nav=_navigation(results, level),
+            failure=page["failure"],
+            content=_markup(content),
+            **shared,
+        )
+        _write(folder / page["page"], html)
+    html = _render("index.html.j2", nav=_navigation(results, "index"), **shared, **_index(results))
+    _write(folder / "index.html", html)
+
+
+def _render(template: str, **values: Any) -> str:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template(template).render({"failure": "", "content": "", **values})
+
+
+def _markup(soup: bs4.BeautifulSoup) -> Any:
+    import markupsafe
+
+    return markupsafe.Markup(str(soup))
+
+
+def _navigation(results: Mapping[str, Any], current: str) -> list[dict[str, Any]]:
+    entries = [{"label": "Overview", "href": "index.html", "current": current == "index"}]
+    for level in LEVELS:
+        page = results["pages"].get(level)
+        href = page["page"] if page else None
+        entries.append({"label": _label(level), "href": href, "current": current == level})
+    return entries
+
+
+def _label(level: str) -> str:
+    return level.replace("level", "Level\u00a0")  # never broken between the two
+
+
+def _provenance(results: Mapping[str, Any]) -> str:
+    environment = results["environment"]
+    versions = ", ".join(f"{name} {environment[name]}" for name in ("cifarlib", "torch"))
+    changed = ", ".join(f"{key}={value}" for key, value in results["overrides"].items())
+    return (
+        f"Made by executing the notebooks from top to bottom. Profile {results['profile']}, "
+        f"seed {results['seed']}{f', changed: {changed}' if changed else ''}; {versions}, "
+        f"Python {environment['python']}, on {environment['device']}."
+    )
+
+
+def _content(notebook: nbformat.NotebookNode, results: Mapping[str, Any]) -> bs4.BeautifulSoup:
+    """Return the notebook's cells as HTML that stands by itself: headings in order, tables readable."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        template_name="report", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
+    )
+    soup = _safe(exporter.from_notebook_node(notebook)[0])
+    if soup.h1 is None:
+        heading = soup.new_tag("h1")
+        heading.string = "Untitled notebook"
+        soup.insert(0, heading)
+    depth = 0
+    for heading in soup.find_all(re.compile("^h[1-6]$")):
+        # One h1, the first; below it no level is skipped.
+        depth = 1 if depth == 0 else max(2, min(int(heading.name[1]), depth + 1))
+        heading.name = f"h{depth}"
+    for table in soup.find_all("table"):
+        _tidy_table(soup, table)
+    pages = {page["notebook"]: page["page"] for page in results["pages"].values()}
+    for link in soup.find_all("a", href=re.compile(r"\.ipynb$")):
+        target = str(link["href"])
+        if "://" not in target and Path(target).name in pages:
+            link["href"] = pages[Path(target).name]
+    return soup
+
+
+def _safe(html: str) -> bs4.BeautifulSoup:
+    """Parse HTML and take out whatever runs, restyles the page, or fetches something."""
+    import bs4
+
+    soup = bs4.BeautifulSoup(html, "html.parser")
+    active = ["script", "style", "link", "meta", "base", "iframe", "object", "embed", "form"]
+    for element in soup.find_all(active):
+        element.decompose()
+    for element in soup.find_all(True):
+        for name in list(element.attrs):
+            value = str(element.attrs[name]).strip().lower()
+            if name.startswith("on") or name in ("style", "srcset") or value.startswith("javascript:"):
+                del element.attrs[name]
+    for image in soup.find_all("img"):
+        if not str(image.get("src", "")).startswith("data:"):
+            # A badge, say: its words remain, within the link that is around it.
+            image.replace_with(str(image.get("alt") or "image"))
+        elif not image.get("alt"):
+            image["alt"] = "Figure without a description"
+    return soup
+
+
+def _markdown(text: str) -> Any:
+    from nbconvert.filters import markdown2html
+
+    return _markup(_safe(markdown2html(text)))
+
+
+# A number, or several such as an interval, each perhaps with a sign and a unit.
+_ONE = r"[-+<>~\u2212\u00b1]?\d[\d,.]*(e[+-]?\d+)?( ?(%|s|ms|min|h|px|MB|GB|GiB|pp|points?))?"
+_NUMBER = re.compile(rf"[(\[]?{_ONE}(,? ?(to|\u2013|[-/(\[\u00b1])? ?{_ONE}[)\]]?)*[)\]]?")
+
+
+def _tidy_table(soup: bs4.BeautifulSoup, table: bs4.Tag) -> None:
+    """Give a table scopes, right-aligned numbers and a frame of its own to scroll in."""
+    table.attrs.pop("border", None)
+    heads = table.thead.find_all("tr") if table.thead else []
+    rows = [row for row in table.find_all("tr") if row not in heads]
+    for row in [*heads, *rows]:
+        for cell in row.find_all(["td", "th"]):
+            text = cell.get_text(" ", strip=True)
+            if cell.name == "th" and not text:
+                cell.name = "td"  # a corner, heading nothing
+            elif cell.name == "th":
+                cell["scope"] = "col" if row in heads else "row"
+            elif _NUMBER.fullmatch(text):
+                cell["class"] = "n"
+            elif len(text) > 40:
+                cell["class"] = "long"
+    for row in heads:
+        # From the right: cells that span rows shift the left of a row.
+        for back in range(1, len(row.find_all(["td", "th"])) + 1):
+            column = [cells[-back] for r in rows if len(cells := r.find_all(["td", "th"])) >= back]
+            if column and all(cell.get("class") == "n" for cell in column):
+                row.find_all(["td", "th"])[-back]["class"] = "n"
+    frame = {"class": "table", "tabindex": "0", "role": "region", "aria-label": "Table"}
+    table.wrap(soup.new_tag("div", attrs=frame))
+
+
+# --- The index ---------------------------------------------------------------------------------------------
+
+_COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("seconds", "Training time", _duration),
+    ("images_per_second", "Images/s", lambda value: f"{value:,.0f}"),
+    ("trainable_parameters", "Trained parameters", lambda value: f"{value:,}"),
+    ("parameters", "All parameters", lambda value: f"{value:,}"),
+    ("peak_memory_bytes", "Peak memory", lambda value: f"{value / 2**30:.2f} GiB"),
+)
+
+
+def _percent(value: float | None) -> str:
+    return "—" if value is None else f"{100 * value:.2f} %"
+
+
+def _index(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the index page shows, as its template names it."""
+    levels, pages = results["levels"], results["pages"]
+    source = (results["data"] or {}).get("source")
+    comparable = source in (None, "cifar10")
+    images = "the built-in images" if results["profile"] == "demo" else "images of your own"
+    rows, drawn = [], []
+    for level in LEVELS:
+        known, measured, page = documented.LEVELS[level], levels.get(level), pages.get(level)
+        row = {
+            "label": _label(level),
+            "title": known.title,
+            "model": known.model,
+            "href": page["page"] if page else None,
+            "failed": page["failure"] if page else "",
+            "measured": measured is not None,
+            "documented": _percent(known.test_accuracy),
+        }
+        if measured is not None:
+            low, high = measured["test_interval"]
+            row |= {
+                "epochs": measured["epochs"],
+                "time": _duration(measured["seconds"]),
+                "accuracy": _percent(measured["test_accuracy"]),
+                "interval": f"{100 * low:.2f} to {100 * high:.2f} %",
+            }
+            drawn.append(
+                {
+                    "name": _label(level),
+                    "accuracy": measured["test_accuracy"],
+                    "low": low,
+                    "high": high,
+                    "documented": known.test_accuracy if comparable else None,
+                }
+            )
+        rows.append(row)
+    return {
+        "title": "Transfer learning in four levels: the results",
+        "comparable": comparable,
+        "images": images,
+        "rows": rows,
+        "figure": _figure(drawn) if drawn else None,
+        "costs": _costs(levels),
+        "facts": _facts(results),
+    }
+
+
+def _costs(levels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the cost table: the columns that at least one level has."""
+    shown = [c for c in _COSTS if any(values.get(c[0]) is not None for values in levels.values())]
+    if not shown:
+        return None
+    rows = [
+        {
+            "label": _label(level),
+            "cells": [
+                write(levels[level][key]) if levels[level].get(key) is not None else "—"
+                for key, _, write in shown
+            ],
+        }
+        for level in sorted(levels)
+    ]
+    return {"columns": [title for _, title, _ in shown], "rows": rows}
+
+
+def _figure(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    from cifarlib import plotting
+
+    figure = plotting.accuracies(rows)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=160)
+    width = round(figure.get_figwidth() * 100)
+    return {"png": base64.b64encode(file.getvalue()).decode(), "alt": str(figure.get_label()), "width": width}
+
+
+def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the lines of the index's last table: data, recipe and environment."""
+    facts = [("profile", results["profile"]), ("seed", str(results["seed"]))]
+    if results["overrides"]:
+        facts.append(("changed", ", ".join(f"{key}={value}" for key, value in results["overrides"].items())))
+    data = results["data"]
+    if data:
+        sizes = data["images"]
+        facts += [
+            ("images", f"{data['source']}, fingerprint {data['fingerprint']}"),
+            ("split", f"{sizes['train']:,} training, {sizes['val']:,} validation, {sizes['test']:,} test"),
+            ("classes", ", ".join(data["classes"])),
+        ]
+    return facts + [(name, str(value)) for name, value in results["environment"].items()]
+
+
+# --- Checking ----------------------------------------------------------------------------------------------
+
+
+def check(folder: str | Path, notebooks: str | Path | None = None) -> list[str]:
+    """Compare the reports in `folder` with the present notebooks; return the differences, one sentence each.
+
+    Code and Markdown must be the same cell by cell (the injected parameters apart), and the checksum in
+    `results.json` that of the notebook's file.
+
+    Raises:
+        FileNotFoundError: a notebook, or `results.json`, is missing.
+    """
+    folder = Path(folder)
+    results = _read_results(folder)
+    if results is None:
+        raise FileNotFoundError(f"{folder} holds no results.json: it is not a report folder")
+    differences = []
+    for level in LEVELS:
+        source = find_notebook(level, notebooks)
+        executed, page = folder / source.name, results["pages"].get(level)
+        if page is None or not executed.is_file() or not (folder / page["page"]).is_file():
+            differences.append(f"{source.name}: not in the reports")
+            continue
+        if page["failure"]:
+            differences.append(f"{source.name}: its report shows a failure, {page['failure']}")
+        changed = _changed_cells(_cells(executed), _cells(source))
+        differences += [f"{source.name}: {change}" for change in changed]
+        if not changed and results["notebooks"].get(source.name) != _sha256(source):
+            differences.append(f"{source.name}: same cells, but the file is not the one that was executed")
+    return differences
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _cells(path: Path) -> dict[str, tuple[str, str]]:
+    """Return a notebook's cells by id, in order: type and source, without injected parameters."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return {
+        cell["id"]: (cell["cell_type"], "".join(cell["source"]))
+        for cell in cells
+        if _INJECTED not in cell["metadata"].get("tags", [])
+    }
+
+
+def _changed_cells(
+    executed: Mapping[str, tuple[str, str]], source: Mapping[str, tuple[str, str]]
+) -> list[str]:
+    changes = []
+    for number, (key, cell) in enumerate(source.items(), 1):
+        if executed.get(key) != cell:
+            first = next(iter(cell[1].strip().splitlines()), "")
+            changes.append(f"cell {number} ({first}) {'changed' if key in executed else 'is new'}")
+    changes += [f"a cell of the report ({key}) is gone" for key in executed if key not in source]
+    if not changes and list(executed) != list(source):
+        changes.append("cells changed places")
+    return changes

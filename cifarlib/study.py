@@ -1,0 +1,278 @@
+"""The study: what a notebook talks to. It turns a level's name into data, recipe and run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cifarlib import claims, data, evaluation, models, recipes, training
+from cifarlib import runs as runs_module
+from cifarlib.recipes import Recipe
+from cifarlib.runs import Run, RunFolder
+
+# Built-in images of other classes, on which the demo's stand-ins for ImageNet weights are trained.
+PRETRAIN_IMAGES, PRETRAIN_VAL_IMAGES = 6000, 500
+
+
+class Study:
+    """The four levels on one set of images, under one seed: `study.run("level2")` trains, resumes or loads.
+
+    Args:
+        profile: `full` (CIFAR-10 or your own image folder, ImageNet weights, 224 px), `demo` (built-in images,
+            no download, minutes on a CPU), or `auto`: full where CUDA is available, else demo.
+        seed: Decides the initial values of new layers, the order of images, augmentation and dropout.
+        run_root: Folder that keeps the runs; a finished run found there is loaded, not trained again.
+        data_root: Folder of images, or the folder that CIFAR-10 is downloaded to.
+        overrides: Recipe or profile fields to change, as `recipes.resolve` describes.
+
+    Raises:
+        ValueError: an unknown profile or override, or a value out of range.
+    """
+
+    def __init__(
+        self,
+        profile: str = "auto",
+        *,
+        seed: int = 0,
+        run_root: str | Path = "runs",
+        data_root: str | Path = "data",
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.device = training.choose_device()
+        chosen = profile
+        if profile == "auto":
+            chosen = "full" if self.device.type == "cuda" else "demo"
+        self.profile, self.recipes = recipes.resolve(chosen, seed=seed, overrides=overrides)
+        self.seed, self.run_root, self.data_root = seed, Path(run_root), Path(data_root)
+        self._runs: dict[str, Run] = {}
+        if profile == "auto":
+            found = "a CUDA device" if chosen == "full" else "no CUDA device"
+            print(f"profile auto: {found} found, so this is the {chosen.upper()} profile.")
+        print(f"Device: {self._device_name()}")
+
+    def _device_name(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"CPU, {torch.get_num_threads()} threads"
+
+    @property
+    def builtin(self) -> bool:
+        """Whether the images are the built-in ones (the demo profile)."""
+        return self.profile.name == "demo"
+
+    @cached_property
+    def split(self) -> data.Split:
+        """Training, validation and test images; loaded, drawn or downloaded at the first use."""
+        return data.load(self.profile, self.data_root, image_size=self.recipes["level1"].image_size)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the labels."""
+        return self.split.classes
+
+    def recipe(self, name: str) -> Recipe:
+        """Return a recipe by its name; an unknown one raises ValueError and lists the known ones."""
+        if name not in self.recipes or name == "pretrain":
+            known = ", ".join(key for key in self.recipes if key != "pretrain")
+            raise ValueError(f"unknown run {name!r}: known are {known}")
+        return self.recipes[name]
+
+    def run(self, name: str) -> Run:
+        """Return the run of a recipe: loaded if it is finished, resumed if it was interrupted, else trained.
+
+        Names: `level1`, `level2`, `level3`, the arms of level 2 in `recipes.ARMS`, and level 4's members
+        `efficientnet` and `convnext` (its other member is `level3`).
+        """
+        run = self._obtain(name, train=True)
+        assert run is not None  # train=True always ends in a run, or raises
+        return run
+
+    def find(self, name: str) -> Run | None:
+        """Return the run of a recipe if it is finished on disk, else None; never trains."""
+        return self._obtain(name, train=False)
+
+    def model(self, name: str) -> models.Classifier:
+        """Return the trained model of `run(name)`, in eval mode on the CPU in fp32."""
+        run = self.run(name)
+        model = models.build(run.recipe, len(run.classes))
+        model.load_torchvision_state(run.weights())
+        return model.eval()
+
+    def _obtain(self, name: str, *, train: bool) -> Run | None:
+        if name in self._runs:
+            return self._runs[name]
+        recipe = self.recipe(name)
+        weights: str | None = recipe.weights
+        if weights == "pretrain":
+            weights = self._pretrained(recipe.model.removeprefix("se_"), train=train)
+            if weights is None:
+                return None
+        run = self._trained(recipe, weights, self.split.train, self.split.val, self.split.test, train=train)
+        if run is not None:
+            self._runs[name] = run
+        return run
+
+    @cached_property
+    def _pretrain_images(self) -> tuple[data.ImageSet, data.ImageSet]:
+        return data.pretrain_set(PRETRAIN_IMAGES, PRETRAIN_VAL_IMAGES, seed=self.profile.split_seed)
+
+    def _pretrained(self, model: str, *, train: bool) -> str | None:
+        """Return the path of the demo's stand-in for ImageNet weights, itself a run like any other."""
+        recipe = replace(self.recipes["pretrain"], name=f"pretrain_{model}", model=model)
+        run = self._trained(recipe, recipe.weights, *self._pretrain_images, None, train=train)
+        return None if run is None else str(run.path / "model.safetensors")
+
+    def _trained(
+        self,
+        recipe: Recipe,
+        weights: str,
+        train_images: data.ImageSet,
+        val_images: data.ImageSet,
+        test_images: data.ImageSet | None,
+        *,
+        train: bool,
+    ) -> Run | None:
+        """Load, resume or train one recipe on these images; `weights` is what the recipe's stand for."""
+        with_weights = replace(recipe, weights=weights)
+        sets = [train_images, val_images, *([test_images] if test_images is not None else [])]
+        folder = RunFolder(
+            self.run_root,
+            recipe,
+            data="-".join(images.fingerprint for images in sets),
+            weights=models.weights_fingerprint(with_weights),
+            classes=train_images.classes,
+        )
+        if folder.finished():
+            return folder.load()
+        if not train:
+            return None
+        with folder.lock():
+            if folder.finished():  # another process trained it while this one waited
+                return folder.load()
+            model = models.build(recipe, len(train_images.classes), models.load_weights(with_weights))
+            engine = training.Engine(model, recipe, self.device)
+            fitted = training.fit(engine, train_images, val_images, folder=folder)
+            # From here on the test set is read, once; nothing is decided after it.
+            probs = {"val": engine.probs(val_images.images)}
+            labels = {"val": val_images.labels.cpu().numpy()}
+            if test_images is not None:
+                probs["test"] = engine.probs(test_images.images)
+                labels["test"] = test_images.labels.cpu().numpy()
+            metrics: dict[str, Any] = {"train_accuracy": fitted.train_accuracy}
+            for part in probs:
+                metrics[f"{part}_accuracy"] = evaluation.accuracy(probs[part], labels[part])
+                metrics[f"{part}_nll"] = evaluation.nll(probs[part], labels[part])
+            folder.finish(
+                weights=model.torchvision_state(),
+                history=fitted.history,
+                predictions={f"{part}_probs": p for part, p in probs.items()}
+                | {f"{part}_labels": y for part, y in labels.items()},
+                metrics=metrics | fitted.cost,
+                environment=runs_module.environment(self.device) | {"precision": engine.precision},
+            )
+            return folder.load()
+
+    @property
+    def documented_setting(self) -> bool:
+        """Whether this is what the documents describe: all of CIFAR-10, ImageNet weights (V1), 224 px."""
+        recipe = self.recipes["level1"]
+        whole = self.split.source == "cifar10" and (len(self.split.train), len(self.split.test)) == (
+            40_000,
+            10_000,
+        )
+        return whole and recipe.weights == "imagenet1k_v1" and recipe.image_size == 224
+
+    def claims(self, level: str, measures: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
+        """Judge the claims of a level's document by the runs on disk; see `claims.table`.
+
+        Args:
+            level: `level1` to `level4`.
+            measures: What the notebook measured besides, as `claims.Evidence` describes.
+        """
+        names = [name for name in self.recipes if name != "pretrain"]
+        found = {name: run for name in names if (run := self.find(name)) is not None}
+        evidence = claims.Evidence(
+            runs=found,
+            split_sizes=(len(self.split.train), len(self.split.val), len(self.split.test)),
+            documented_setting=self.documented_setting,
+            measures=dict(measures or {}) | {"attributes": self._attributes()},
+        )
+        return claims.table(level, evidence)
+
+    def _attributes(self) -> dict[str, np.ndarray]:
+        return {name: values.cpu().numpy() for name, values in self.split.test.attributes.items()}
+
+    def ensemble(self, members: tuple[str, ...] = recipes.LEVELS["level4"]) -> np.ndarray:
+        """Return the soft vote of trained members on the test images: probs [N, C], equal weights."""
+        return evaluation.soft_vote([self.run(name).predictions["test_probs"] for name in members])
+
+    def notice(self) -> str:
+        """Say in one Markdown sentence or two what these images and weights are, and what they cannot show."""
+        recipe = self.recipes["level1"]
+        sizes = f"{len(self.split.train):,} training and {len(self.split.test):,} test images"
+        if self.builtin:
+            return (
+                f"**Built-in images, not CIFAR-10.** These numbers come from drawings that cifarlib makes itself "
+                f"({sizes}, {recipe.image_size} px), with {self._weights_words()}. They show that the study works "
+                "from end to end; they say nothing about CIFAR-10, and the documented figures beside them are "
+                "for orientation only."
+            )
+        if self.documented_setting:
+            return f"CIFAR-10 ({sizes}) with {self._weights_words()} at 224 px, as the documents have it."
+        source = (
+            "CIFAR-10"
+            if self.split.source == "cifar10"
+            else f"Images from the folder `{self.data_root.name}`"
+        )
+        return (
+            f"**{source}** ({sizes}, {recipe.image_size} px) with {self._weights_words()}: not the documents' "
+            "setting, so their figures stand beside these for orientation only."
+        )
+
+    def _weights_words(self) -> str:
+        named = {
+            "imagenet1k_v1": "ImageNet weights (V1)",
+            "imagenet1k_v2": "ImageNet weights (V2)",
+            "none": "no pretrained weights",
+            "pretrain": "weights pretrained on the spot on other built-in drawings instead of ImageNet",
+        }
+        weights = self.recipes["level1"].weights
+        return named.get(weights, f"the weights `{Path(weights).name}`")
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Collect what is on disk of the four levels, without training: accuracies are fractions.
+
+        A level that has not been run is missing. Level 4 is the soft vote of its two members; its seconds are
+        those of both.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for level in ("level1", "level2", "level3"):
+            run = self.find(level)
+            if run is not None:
+                found[level] = {"model": run.recipe.model, **run.metrics}
+        members = [run for run in map(self.find, recipes.LEVELS["level4"]) if run is not None]
+        if len(members) == len(recipes.LEVELS["level4"]):
+            entry: dict[str, Any] = {
+                "model": " + ".join(run.recipe.model for run in members),
+                "members": {run.recipe.name: run.metrics for run in members},
+            }
+            for part in ("val", "test"):
+                probs = evaluation.soft_vote([run.predictions[f"{part}_probs"] for run in members])
+                labels = members[0].predictions[f"{part}_labels"]
+                entry[f"{part}_accuracy"] = evaluation.accuracy(probs, labels)
+                entry[f"{part}_nll"] = evaluation.nll(probs, labels)
+            entry["epochs"] = sum(run.metrics["epochs"] for run in members)
+            for key in ("seconds", "parameters", "trainable_parameters"):
+                entry[key] = sum(run.metrics[key] for run in members)
+            found["level4"] = entry
+        for entry in found.values():
+            n = len(self.split.test)
+            correct = round(entry["test_accuracy"] * n)
+            entry["test_interval"] = list(evaluation.wilson_interval(correct, n))
+        return found

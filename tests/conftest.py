@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ARCHIVE = "cifar10-jpeg.tar.xz"
+IMAGES_PER_CLASS = {"train": 40, "test": 10}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_live_progress() -> Iterator[None]:
+    """Keep live bars out of captured output, in processes that a test starts too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIFARLIB_PROGRESS", "0")
+        yield
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of real CIFAR-10 photographs: `train/<class>/*.jpg` (40 a class), `test/<class>/*.jpg` (10).
+
+    Taken from `cifar10-jpeg.tar.xz` in `$CIFARLIB_TEST_DATA`, or else in `../shared/data` beside the clone.
+    """
+    folder = Path(os.environ.get("CIFARLIB_TEST_DATA") or ROOT.parent / "shared" / "data")
+    archive = folder / ARCHIVE
+    if not archive.is_file():
+        pytest.skip(f"{archive.name} not present: set CIFARLIB_TEST_DATA to a folder holding it")
+    images = tmp_path_factory.mktemp("photographs")
+    kept: Counter[PurePosixPath] = Counter()
+    # "r|xz" reads the archive once, front to back; looking members up by name would unpack it twice.
+    with tarfile.open(archive, "r|xz") as members:
+        for member in members:
+            place = PurePosixPath(member.name)
+            part = place.parts[0] if place.parts else ""
+            if member.isfile() and kept[place.parent] < IMAGES_PER_CLASS.get(part, 0):
+                members.extract(member, images, filter="data")
+                kept[place.parent] += 1
+    return images

@@ -1,0 +1,771 @@
+"""Every claim against evidence in which it is true and evidence in which it is false."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cifarlib import claims, documented, evaluation, recipes
+from cifarlib.claims import CLAIMS, Claim, Evidence, table
+from cifarlib.runs import Run
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+N = 1000
+LABELS = np.arange(N) % 10
+SECTIONS = {"level1": 10, "level2": 11, "level3": 12, "level4": 8}  # of the documents
+RECIPES = recipes.resolve("full")[1]
+OTHER_CLASSES = tuple(f"kind {i}" for i in range(10))
+HALF = np.arange(N) < N // 2
+
+
+def probabilities(predicted: np.ndarray, confidence: float | np.ndarray) -> np.ndarray:
+    """`confidence` for the predicted class, the rest spread evenly."""
+    confidence = np.broadcast_to(confidence, (len(predicted),))
+    probs = np.repeat((1 - confidence)[:, None] / 9, 10, axis=1)
+    probs[np.arange(len(predicted)), predicted] = confidence
+    return probs.astype(np.float32)
+
+
+def predictions(wrong: int | np.ndarray | Mapping[tuple[str, str], int]) -> np.ndarray:
+    """Predicted classes: the first so many wrong, those of a mask, or so many of one class as another."""
+    predicted = LABELS.copy()
+    if isinstance(wrong, Mapping):
+        for (true, taken), count in wrong.items():
+            still_right = np.flatnonzero((CLASSES.index(true) == LABELS) & (predicted == LABELS))
+            predicted[still_right[:count]] = CLASSES.index(taken)
+    else:
+        mask = np.arange(N) < wrong if isinstance(wrong, int) else wrong
+        predicted[mask] = (LABELS[mask] + 1) % 10
+    return predicted
+
+
+def make(
+    name: str,
+    *,
+    wrong: int | np.ndarray | Mapping[tuple[str, str], int] = 100,
+    confidence: float | np.ndarray = 0.8,
+    val_wrong: int = 100,
+    train: tuple[float, ...] = (0.70, 0.80, 0.85, 0.86),
+    val: tuple[float, ...] = (0.75, 0.82, 0.86, 0.862),
+    train_loss: tuple[float, ...] | None = None,
+    val_loss: tuple[float, ...] | None = None,
+    measured: float = 0.9,
+    classes: tuple[str, ...] = CLASSES,
+    parameters: int = 100,
+    trainable: int = 10,
+    **recipe: Any,
+) -> Run:
+    history = pd.DataFrame(
+        {
+            "epoch": range(1, len(val) + 1),
+            "train_loss": train_loss or [1 - x for x in train],
+            "train_accuracy": train,
+            "val_loss": val_loss or [1 - x for x in val],
+            "val_accuracy": val,
+        }
+    )
+    return Run(
+        recipe=replace(RECIPES[name], **recipe),
+        path=Path(name),
+        classes=classes,
+        history=history,
+        predictions={
+            "test_probs": probabilities(predictions(wrong), confidence),
+            "test_labels": LABELS,
+            "val_probs": probabilities(predictions(val_wrong), confidence),
+            "val_labels": LABELS,
+        },
+        metrics={
+            "train_accuracy": measured,
+            "val_accuracy": val[-1],
+            "parameters": parameters,
+            "trainable_parameters": trainable,
+        },
+        environment={},
+    )
+
+
+def given(
+    *,
+    stated: bool = False,
+    split: tuple[int, int, int] = (40_000, 10_000, 10_000),
+    measures: Mapping[str, Any] | None = None,
+    **runs: dict[str, Any],
+) -> Evidence:
+    """Evidence with these runs; `stated` for the documented setting."""
+    return Evidence(
+        {name: make(name, **values) for name, values in runs.items()}, split, stated, measures or {}
+    )
+
+
+def cams(name: str, **values: Any) -> dict[str, Any]:
+    """One run's Grad-CAM measures on 60 images, constant but for a little noise."""
+    noise = 0.01 * np.sin(np.arange(60) + len(name))
+    return {key: value if key == "map_size" else value + noise for key, value in values.items()}
+
+
+def maps(level2: Mapping[str, float] | None = None, **level3: float) -> dict[str, Any]:
+    both = {"level3": cams("level3", **level3)}
+    return {"cams": both | ({"level2": cams("level 2", **level2)} if level2 else {})}
+
+
+def attributes(**values: np.ndarray) -> dict[str, Any]:
+    return {"attributes": values}
+
+
+THIRD = np.arange(N) % 3 == 0  # unrelated to the class
+OFTEN_WRONG = THIRD & (np.arange(N) % 2 == 0)
+SELDOM_WRONG = ~THIRD & (np.arange(N) % 4 == 0)
+SMALL_THIRD = attributes(
+    object_size=np.where(THIRD, 0.1, 0.5) + np.arange(N) * 1e-6,
+    clutter=np.where(THIRD, 4, np.arange(N) % 2),
+    occlusion=np.where(THIRD, 0.3, 0.0),
+)
+ANIMAL_ERRORS = {("cat", "dog"): 20, ("dog", "cat"): 10, ("bird", "cat"): 8, ("deer", "horse"): 5}
+VEHICLE_ERRORS = {
+    ("ship", "airplane"): 20,
+    ("truck", "automobile"): 20,
+    ("cat", "dog"): 2,
+    ("bird", "frog"): 3,
+}
+FALLING, RISING = (0.9, 0.5, 0.3), (0.3, 0.5, 0.9)
+UP, DOWN = (0.6, 0.7, 0.8), (0.8, 0.7, 0.6)
+WORSE = {"level2_noaug_frozen": {"wrong": 200}}
+SURE = np.where(np.arange(N) < 200, 0.95, 0.6)
+
+CASES: dict[tuple[str, str], tuple[Evidence, Evidence]] = {
+    # --- level 1 ---
+    ("level1", "The images are split 80 %"): (given(split=(8000, 1000, 1000)), given()),
+    ("level1", "No data augmentation"): (given(level1={}), given(level1={"augment": True})),
+    ("level1", "The backbone is frozen"): (
+        given(level1={"trainable": 20_490}),
+        given(level1={"trainable": 14_985_226}),
+    ),
+    ("level1", "Accuracy improves steadily"): (
+        given(level1={"train": UP, "val": UP}),
+        given(level1={"train": UP, "val": (0.6, 0.7, 0.69)}),
+    ),
+    ("level1", "Validation accuracy is consistently higher"): (
+        given(level1={"train": (0.5, 0.6, 0.7), "val": UP}),
+        given(level1={"train": (0.5, 0.7, 0.7), "val": UP}),  # equal once, as in the document
+    ),
+    ("level1", "There is no overfitting"): (
+        given(level1={"val_loss": (0.9, 0.5, 0.505, 0.5)}),
+        given(level1={"val_loss": (0.9, 0.5, 0.5, 0.6)}),
+    ),
+    ("level1", "Training converges within five"): (
+        given(level1={"val": (0.6, 0.80, 0.805), "train": UP}),
+        given(level1={"val": UP, "train": UP}),
+    ),
+    ("level1", "Training and validation loss both"): (
+        given(level1={"train": UP, "val": UP, "train_loss": FALLING, "val_loss": FALLING}),
+        given(level1={"train": UP, "val": UP, "train_loss": FALLING, "val_loss": (0.9, 0.5, 0.5)}),
+    ),
+    ("level1", "The accuracy curve shows"): (
+        given(level1={"val": UP, "train": UP}),
+        given(level1={"val": (0.80, 0.801, 0.802), "train": UP}),
+    ),
+    ("level1", "Test accuracy is 82.06 %"): (
+        given(stated=True, level1={"wrong": 180}),
+        given(stated=True, level1={"wrong": 90}),
+    ),
+    ("level1", "Having no augmentation"): (
+        given(level2_frozen={"wrong": 100}, **WORSE),
+        given(level2_frozen={"wrong": 199}, **WORSE),
+    ),
+    ("level1", "The fully frozen backbone"): (
+        given(level2_noaug={"wrong": 100}, **WORSE),
+        given(level2_noaug={"wrong": 300}, **WORSE),
+    ),
+    ("level1", "Level 2 and above address"): (
+        given(level1={}, level2={"interpolation": "bicubic"}),
+        given(level1={}, level2={}),
+    ),
+    # --- level 2 ---
+    ("level2", "Level 2 improves significantly"): (
+        given(level2={"wrong": 100}, level1={"wrong": 200}),
+        given(level2={"wrong": 100}, level1={"wrong": 103}),
+    ),
+    ("level2", "Against level 1 it adds"): (
+        given(level1={}, level2={}),
+        given(level1={}, level2={"schedule": "constant"}),
+    ),
+    ("level2", "Augmentation reduces overfitting"): (
+        given(level2={"measured": 0.9}, level2_noaug={"measured": 0.99}),
+        given(level2={"measured": 0.99}, level2_noaug={"measured": 0.9}),
+    ),
+    ("level2", "Unfreezing layer4"): (
+        given(level2={"wrong": 50}, level2_frozen={"wrong": 100}),
+        given(level2={"wrong": 150}, level2_frozen={"wrong": 100}),
+    ),
+    ("level2", "Convergence is rapid"): (
+        given(level2={"train": UP, "val": (0.79, 0.8, 0.8)}),
+        given(level2={"train": UP, "val": UP}),
+    ),
+    ("level2", "The gap between training and validation accuracy is slight"): (
+        given(level2={"train": (0.5, 0.90), "val": (0.5, 0.86)}),
+        given(level2={"train": (0.5, 0.95), "val": (0.5, 0.86)}),
+    ),
+    ("level2", "There is no instability"): (
+        given(level2={"train": UP, "val": UP, "train_loss": FALLING, "val_loss": (0.9, 0.5, 0.6)}),
+        given(level2={"train": UP, "val": UP, "train_loss": FALLING, "val_loss": (0.9, 1.5, 0.6)}),
+    ),
+    ("level2", "Training loss decreases"): (
+        given(level2={"train": UP, "val": UP, "train_loss": FALLING}),
+        given(level2={"train": UP, "val": UP, "train_loss": (0.9, 0.3, 0.31)}),
+    ),
+    ("level2", "Validation loss stabilises"): (
+        given(level2={"train": UP, "val": UP, "val_loss": (0.9, 0.5, 0.49)}),
+        given(level2={"train": UP, "val": UP, "val_loss": FALLING}),
+    ),
+    ("level2", "Accuracy is consistently and substantially"): (
+        given(level2={"val": (0.8, 0.9), "train": (0.8, 0.9)}, level1={"train": UP, "val": UP}),
+        given(level2={"val": (0.5, 0.9), "train": (0.8, 0.9)}, level1={"train": UP, "val": UP}),
+    ),
+    ("level2", "The validation curve closely tracks"): (
+        given(level2={"train": (0.80, 0.90), "val": (0.84, 0.86)}),
+        given(level2={"train": (0.70, 0.90), "val": (0.84, 0.86)}),
+    ),
+    ("level2", "Test accuracy is 94.64 %"): (
+        given(stated=True, level2={"wrong": 54}),
+        given(stated=True, level2={"wrong": 180}),
+    ),
+    ("level2", "The gain over the baseline is 12.5 %"): (
+        given(stated=True, level2={"wrong": 54}, level1={"wrong": 180}),
+        given(stated=True, level2={"wrong": 54}, level1={"wrong": 80}),
+    ),
+    ("level2", "Augmentation and fine-tuning are directly"): (
+        given(level2={"wrong": 50}, level2_noaug={"wrong": 100}, level2_frozen={"wrong": 150}, **WORSE),
+        given(level2={"wrong": 100}, level2_noaug={"wrong": 100}, level2_frozen={"wrong": 200}, **WORSE),
+    ),
+    ("level2", "Visually similar classes"): (
+        given(level2={"wrong": {("cat", "dog"): 5}}, level1={"wrong": {("dog", "cat"): 9}}),
+        given(level2={"wrong": {("cat", "dog"): 9}}, level1={"wrong": {("dog", "cat"): 9}}),
+    ),
+    ("level2", "Confusion persists for small or cluttered"): (
+        given(level2={"wrong": OFTEN_WRONG}, measures=SMALL_THIRD),
+        given(level2={"wrong": SELDOM_WRONG}, measures=SMALL_THIRD),
+    ),
+    ("level2", "Some hard samples"): (
+        given(level2={"wrong": 10, "confidence": SURE}),
+        given(level2={"wrong": 10, "confidence": 0.6}),
+    ),
+    ("level2", "Level 3 addresses that overconfidence"): (
+        given(level2={"wrong": 10, "confidence": SURE}, level3={"wrong": 5, "confidence": SURE}),
+        given(level2={"wrong": 10, "confidence": SURE}, level3={"wrong": 10, "confidence": SURE}),
+    ),
+    # --- level 3 ---
+    ("level3", "The SE block adds minimal"): (
+        given(level3={"parameters": 104}, level2={"parameters": 100}),
+        given(level3={"parameters": 140}, level2={"parameters": 100}),
+    ),
+    ("level3", "Convergence is smooth"): (
+        given(level3={"train": UP, "val": (0.7, 0.8, 0.799)}),
+        given(level3={"train": UP, "val": (0.7, 0.8, 0.7)}),
+    ),
+    ("level3", "The gap between training and validation accuracy increases"): (
+        given(level3={"train": UP, "val": (0.7, 0.7, 0.7)}),
+        given(level3={"train": UP, "val": (0.5, 0.7, 0.8)}),
+    ),
+    ("level3", "Deeper fine-tuning"): (
+        given(level2={"measured": 0.95}, level2_frozen={"measured": 0.9}),
+        given(level2={"measured": 0.9}, level2_frozen={"measured": 0.95}),
+    ),
+    ("level3", "Validation accuracy stabilises"): (
+        given(level3={"val": (0.7, 0.9, 0.905, 0.901)}),
+        given(level3={"val": (0.7, 0.8, 0.85, 0.9)}),
+    ),
+    ("level3", "Validation accuracy settles around 94 %"): (
+        given(stated=True, level3={"train": UP, "val": (0.8, 0.9, 0.9409)}),
+        given(stated=True, level3={"train": UP, "val": (0.8, 0.9, 0.9309)}),
+    ),
+    ("level3", "Test accuracy is 94.55 %"): (
+        given(stated=True, level3={"wrong": 55}),
+        given(stated=True, level3={"wrong": 5}),
+    ),
+    ("level3", "It matches level 2's accuracy"): (
+        given(level3={"wrong": np.roll(HALF, 2)}, level2={"wrong": HALF}),
+        given(level3={"wrong": 100}, level2={"wrong": 60}),
+    ),
+    ("level3", "Its merit is better feature attribution"): (
+        given(level3={}, level2={}, measures=maps({"energy": 0.4}, energy=0.6)),
+        given(level3={}, level2={}, measures=maps({"energy": 0.6}, energy=0.4)),
+    ),
+    ("level3", "Recall per class is as in"): (
+        given(
+            stated=True,
+            level3={
+                "wrong": {
+                    (name, CLASSES[(i + 1) % 10]): round(100 * (1 - documented.PER_CLASS[name][1]))
+                    for i, name in enumerate(CLASSES)
+                }
+            },
+        ),
+        given(stated=True, level3={"wrong": {("cat", "dog"): 40, ("ship", "truck"): 30}}),
+    ),
+    ("level3", "Vehicles achieve"): (
+        given(level3={"wrong": ANIMAL_ERRORS | {("frog", "deer"): 1, ("horse", "deer"): 1}}),
+        given(level3={"wrong": VEHICLE_ERRORS}),
+    ),
+    ("level3", "Confusion persists between cat and dog"): (
+        given(level3={"wrong": ANIMAL_ERRORS}),
+        given(level3={"wrong": VEHICLE_ERRORS}),
+    ),
+    ("level3", "Errors come with small objects"): (
+        given(level3={"wrong": OFTEN_WRONG}, measures=SMALL_THIRD),
+        given(level3={"wrong": SELDOM_WRONG}, measures=SMALL_THIRD),
+    ),
+    ("level3", "Errors come with cluttered"): (
+        given(level3={"wrong": OFTEN_WRONG}, measures=SMALL_THIRD),
+        given(level3={"wrong": SELDOM_WRONG}, measures=SMALL_THIRD),
+    ),
+    ("level3", "The confusion matrix is dominated"): (
+        given(level3={"wrong": {("cat", "dog"): 49}}),
+        given(level3={"wrong": {("cat", "dog"): 50}}),
+    ),
+    ("level3", "The remaining errors are mostly among animals"): (
+        given(level3={"wrong": ANIMAL_ERRORS}),
+        given(level3={"wrong": VEHICLE_ERRORS}),
+    ),
+    ("level3", "SE attention slightly reduces confusion"): (
+        given(level3={"wrong": 50}, level2={"wrong": 80}),
+        given(level3={"wrong": 54}, level2={"wrong": 53}),
+    ),
+    ("level3", "Performance is balanced"): (
+        given(level3={"wrong": {("cat", "dog"): 10}}),
+        given(level3={"wrong": {("cat", "dog"): 11}}),
+    ),
+    ("level3", "The model focuses on regions"): (
+        given(measures=maps(energy=0.5, object_share=0.2, pointing=0.7)),
+        given(measures=maps(energy=0.2, object_share=0.2, pointing=0.7)),
+    ),
+    ("level3", "Background regions receive"): (
+        given(measures=maps(energy=0.5, object_share=0.2)),
+        given(measures=maps(energy=0.25, object_share=0.2)),
+    ),
+    ("level3", "Attention maps are more compact"): (
+        given(measures=maps({"compactness": 0.3, "map_size": 7}, compactness=0.1, map_size=7)),
+        given(measures=maps({"compactness": 0.1, "map_size": 7}, compactness=0.3, map_size=7)),
+    ),
+    ("level3", "Attention maps are more object-centric"): (
+        given(measures=maps({"energy": 0.4}, energy=0.5)),
+        given(measures=maps({"energy": 0.4}, energy=0.4)),
+    ),
+    ("level3", "Failures happen where objects"): (
+        given(level3={"wrong": OFTEN_WRONG}, measures=SMALL_THIRD),
+        given(level3={"wrong": SELDOM_WRONG}, measures=SMALL_THIRD),
+    ),
+    ("level3", "Background patterns can still distract"): (
+        given(measures=maps(energy=0.1, object_share=0.2)),
+        given(measures=maps(energy=0.5, object_share=0.2)),
+    ),
+    ("level3", "Attention improves where"): (
+        given(measures=maps({"pointing": 0.4}, pointing=0.5)),
+        given(measures=maps({"pointing": 0.5}, pointing=0.4)),
+    ),
+    ("level3", "Class-wise confidence improves"): (
+        given(level3={"confidence": 0.9}, level2={"confidence": 0.8}),
+        given(level3={"confidence": 0.8}, level2={"confidence": 0.8}),
+    ),
+    ("level3", "Accuracy gains over level 2 are marginal"): (
+        given(level3={"wrong": 95}, level2={"wrong": 100}),
+        given(level3={"wrong": 101}, level2={"wrong": 100}),
+    ),
+    ("level3", "Some fine-grained animal classes"): (
+        given(level3={"wrong": ANIMAL_ERRORS}),
+        given(level3={"wrong": VEHICLE_ERRORS}),
+    ),
+    # --- level 4 ---
+    ("level4", "Combining the models reduces variance"): (
+        given(level3={"wrong": HALF, "confidence": 0.6}, efficientnet={"wrong": ~HALF, "confidence": 0.6}),
+        given(level3={"confidence": 0.6}, efficientnet={"confidence": 0.8}),
+    ),
+    ("level4", "EfficientNet-B0 is parameter-efficient"): (
+        given(efficientnet={"parameters": 40}, level3={"parameters": 100}),
+        given(efficientnet={"parameters": 60}, level3={"parameters": 100}),
+    ),
+    ("level4", "Another architecture brings diversity"): (
+        given(level3={"wrong": 100}, efficientnet={"wrong": np.roll(HALF, 300)}, level2={"wrong": 101}),
+        given(level3={"wrong": 100}, efficientnet={"wrong": 101}, level2={"wrong": np.roll(HALF, 300)}),
+    ),
+    ("level4", "EfficientNet-B0 converges smoothly"): (
+        given(efficientnet={"train": UP, "val": UP}),
+        given(efficientnet={"train": UP, "val": UP, "train_loss": RISING}),
+    ),
+    ("level4", "EfficientNet-B0's generalisation gap"): (
+        given(efficientnet={"train": (0.5, 0.9293), "val": (0.5, 0.8972)}),
+        given(efficientnet={"train": (0.5, 0.9893), "val": (0.5, 0.8972)}),
+    ),
+    ("level4", "EfficientNet-B0 shows no sign of overfitting"): (
+        given(efficientnet={"train": UP, "val": UP, "val_loss": FALLING}),
+        given(efficientnet={"train": UP, "val": UP, "val_loss": (0.9, 0.3, 0.4)}),
+    ),
+    ("level4", "The members' error patterns are complementary"): (
+        given(level3={"wrong": 100}, efficientnet={"wrong": np.roll(np.arange(N) < 100, 50)}),
+        given(level3={"wrong": 100}, efficientnet={"wrong": 120}),
+    ),
+    ("level4", "Soft voting preserves confidence"): (
+        given(level3={"confidence": 1.55 - SURE}, efficientnet={"confidence": 1.55 - SURE}),
+        given(level3={"confidence": SURE}, efficientnet={"confidence": SURE}),
+    ),
+    ("level4", "Soft voting reduces overconfident"): (
+        given(
+            level3={"wrong": 100, "confidence": SURE},
+            efficientnet={"wrong": np.roll(np.arange(N) < 100, 100), "confidence": SURE},
+        ),
+        given(level3={"wrong": 100, "confidence": SURE}, efficientnet={"wrong": 100, "confidence": SURE}),
+    ),
+    ("level4", "Soft voting handles ambiguous"): (
+        # Each member is wrong where it is unsure.
+        given(
+            level3={"wrong": HALF, "confidence": np.where(HALF, 0.5, 0.8)},
+            efficientnet={"wrong": ~HALF, "confidence": np.where(HALF, 0.8, 0.5)},
+        ),
+        given(
+            level3={"wrong": 100, "confidence": 0.8},
+            efficientnet={"wrong": 200, "confidence": 0.6},
+        ),
+    ),
+    ("level4", "Test accuracy of the ensemble is 95.11 %"): (
+        given(stated=True, level3={"wrong": 49}, efficientnet={"wrong": 49}),
+        given(stated=True, level3={"wrong": 149}, efficientnet={"wrong": 149}),
+    ),
+    ("level4", "The ensemble is more accurate than level 3"): (
+        given(
+            level3={"wrong": 100, "confidence": 1.55 - SURE},
+            efficientnet={"wrong": np.arange(N) > 900, "confidence": SURE},
+        ),
+        given(level3={"wrong": 100}, efficientnet={"wrong": 100}),
+    ),
+    ("level4", "The gain over level 3 is 0.56 %"): (
+        given(
+            stated=True,
+            level3={"wrong": 6, "confidence": 0.6},
+            efficientnet={"wrong": 0, "confidence": 0.8},
+        ),
+        given(stated=True, level3={"wrong": 100}, efficientnet={"wrong": 100}),
+    ),
+    ("level4", "The ensemble is more accurate than the baseline"): (
+        given(level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 180}),
+        given(level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 50}),
+    ),
+    ("level4", "The gain over the baseline is 12.9 %"): (
+        given(stated=True, level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 180}),
+        given(stated=True, level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 90}),
+    ),
+    ("level4", "A third model, ConvNeXt-Tiny"): (
+        given(
+            level3={"wrong": 50, "confidence": 0.6},
+            efficientnet={"wrong": 20, "confidence": 0.8},
+            convnext={"wrong": 20},
+        ),
+        given(
+            level3={"wrong": 50, "confidence": 0.6},
+            efficientnet={"wrong": 50, "confidence": 0.6},
+            convnext={"wrong": 0, "confidence": 1.0},
+        ),
+    ),
+    ("level4", "Ensemble inference costs more"): (
+        given(level3={"parameters": 100}, efficientnet={"parameters": 20}),
+        given(level3={"parameters": 100}, efficientnet={"parameters": 0}),
+    ),
+    ("level4", "Confidence calibration is not addressed"): (
+        given(level3={"confidence": 0.6}, efficientnet={"confidence": 0.6}),
+        given(
+            level3={"confidence": 0.9, "val_wrong": 600}, efficientnet={"confidence": 0.9, "val_wrong": 600}
+        ),
+    ),
+    ("level4", "Minor confusion remains among fine-grained"): (
+        given(level3={"wrong": ANIMAL_ERRORS}, efficientnet={"wrong": ANIMAL_ERRORS}),
+        given(level3={"wrong": VEHICLE_ERRORS}, efficientnet={"wrong": VEHICLE_ERRORS}),
+    ),
+}
+SOFT_BEATS_HARD = ("level4", "Soft voting is better than hard voting")  # needs probabilities of its own
+DECIDED_BY_THE_DOCUMENTS = ("level3", "Calibration is addressed in Level 4")
+SPLIT_CLAIM = ("level1", "The images are split 80 %")
+NOT_JUDGED = [claim for claim in CLAIMS if claim.rule.startswith("No rule")]
+
+
+def find(key: tuple[str, str]) -> Claim:
+    (claim,) = (c for c in CLAIMS if c.level == key[0] and c.text.startswith(key[1]))
+    return claim
+
+
+def row(key: tuple[str, str], evidence: Evidence) -> dict[str, str]:
+    claim = find(key)
+    (found,) = (r for r in table(claim.level, evidence) if r["claim"] == claim.text)
+    return found
+
+
+def verdict(key: tuple[str, str], evidence: Evidence) -> str:
+    return row(key, evidence)["verdict"]
+
+
+def case_id(value: object) -> str | None:
+    return " ".join(value) if isinstance(value, tuple) and isinstance(value[0], str) else None
+
+
+@pytest.mark.parametrize(("key", "true", "false"), [(k, *v) for k, v in CASES.items()], ids=case_id)
+def test_the_verdict_follows_the_evidence(key, true, false):
+    assert verdict(key, true) == "holds", row(key, true)["evidence"]
+    assert verdict(key, false) == "does not hold", row(key, false)["evidence"]
+
+
+@pytest.mark.parametrize(("key", "true"), [(k, v[0]) for k, v in CASES.items()], ids=case_id)
+def test_a_missing_run_is_named_and_makes_the_claim_not_measurable(key, true):
+    for name in true.runs:
+        rest = {other: run for other, run in true.runs.items() if other != name}
+        found = row(key, replace(true, runs=rest))
+        assert found["verdict"] == "not measurable here"
+        assert f"the run {name}," in found["evidence"]
+    if true.measures:
+        found = row(key, replace(true, measures={}))
+        assert found["verdict"] == "not measurable here"
+        assert f"the measure {next(iter(true.measures))}/" in found["evidence"]
+
+
+def test_every_claim_has_its_case():
+    judged = [find(key) for key in (*CASES, SOFT_BEATS_HARD, DECIDED_BY_THE_DOCUMENTS)]
+    assert len(set(map(id, judged))) == len(judged)
+    assert {c.text for c in (*judged, *NOT_JUDGED)} == {c.text for c in CLAIMS}
+    assert len(judged) + len(NOT_JUDGED) == len(CLAIMS)
+
+
+@pytest.fixture(scope="module")
+def everything() -> Evidence:
+    """Every run and every measure, in the documents' setting."""
+    rng = np.random.default_rng(0)
+    runs = {
+        name: {"wrong": rng.random(N) < 0.2, "confidence": rng.uniform(0.5, 1, N)}
+        for name in RECIPES
+        if name != "pretrain"
+    }
+    values = {"energy": 0.5, "object_share": 0.2, "pointing": 0.6, "compactness": 0.2, "map_size": 7}
+    return given(stated=True, measures=maps(values, **values) | SMALL_THIRD, **runs)
+
+
+def test_what_no_run_can_decide_says_why(everything):
+    assert NOT_JUDGED
+    for claim in NOT_JUDGED:
+        text, holds = claim.judge(everything)
+        assert holds is None
+        assert text.endswith(".")
+
+
+def test_everything_else_is_decided_where_everything_is_there(everything):
+    undecided = [
+        r["claim"]
+        for level in documented.LEVELS
+        for r in table(level, everything)
+        if r["verdict"].startswith("not")
+    ]
+    assert undecided == [claim.text for claim in NOT_JUDGED]
+
+
+def test_tables_are_strings_in_the_documents_order_and_repeat_exactly(everything):
+    for level in documented.LEVELS:
+        rows = table(level, everything)
+        assert rows == table(level, everything)
+        sections = [int(r["section"]) for r in rows]
+        assert sections == sorted(sections)
+        for r in rows:
+            assert list(r) == ["claim", "section", "evidence", "verdict", "rule"]
+            assert all(type(value) is str and value for value in r.values())
+            assert "nan" not in r["evidence"].split()
+
+
+def test_with_nothing_run_nothing_is_claimed_but_what_needs_no_run():
+    nothing = given()
+    decided = {
+        (level, r["claim"])
+        for level in documented.LEVELS
+        for r in table(level, nothing)
+        if r["verdict"] != "not measurable here"
+    }
+    assert decided == {(k[0], find(k).text) for k in (SPLIT_CLAIM, DECIDED_BY_THE_DOCUMENTS)}
+
+
+def test_each_level_has_its_claims_in_sections_that_exist():
+    counts = Counter(claim.level for claim in CLAIMS)
+    minimum = {"level1": 8, "level2": 10, "level3": 12, "level4": 10}
+    assert counts.keys() == minimum.keys()
+    assert all(counts[level] >= least for level, least in minimum.items())
+    for claim in CLAIMS:
+        assert 1 <= int(claim.section) <= SECTIONS[claim.level]
+        assert claim.rule.endswith(".")
+        assert claim.text.endswith(".")
+    assert len({claim.text for claim in CLAIMS if claim.level == "level3"}) == counts["level3"]
+
+
+def test_every_contradiction_in_the_documents_stands_beside_its_claim(everything):
+    for level in documented.LEVELS:
+        rows = table(level, everything)
+        for c in documented.CORRECTIONS:
+            if c.level == level:
+                (found,) = (r for r in rows if c.found in r["evidence"])
+                assert found["section"] == str(c.section)
+
+
+def test_a_contradiction_is_told_even_where_the_claim_is_not_measurable():
+    found = row(("level2", "The gain over the baseline is 12.5 %"), given())
+    assert found["verdict"] == "not measurable here"
+    assert "12.58 percentage points" in found["evidence"]
+    assert "nine of 10,000" in row(("level3", "It matches level 2's accuracy"), given())["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("key", "true"), [(k, v[0]) for k, v in CASES.items() if v[0].documented_setting], ids=case_id
+)
+def test_documented_figures_are_compared_only_in_the_documents_setting(key, true):
+    found = row(key, replace(true, documented_setting=False))
+    assert found["verdict"] == "not measurable here"
+    assert "%" in found["evidence"].split("The document's figure")[0]  # what was measured is still told
+
+
+def test_figures_without_the_documents_setting_are_the_only_ones_that_need_it():
+    figures = [c for c in CLAIMS if c.rule in (claims._ACCURACY, claims._GAIN)]
+    assert len(figures) == 7  # four accuracies, three gains
+    keys = [k for k, v in CASES.items() if v[0].documented_setting]
+    assert {c.text for c in figures} < {find(k).text for k in keys}
+
+
+NAMES_CLASSES = [
+    ("level2", "Visually similar classes"),
+    ("level3", "Recall per class is as in"),
+    ("level3", "Vehicles achieve"),
+    ("level3", "Confusion persists between cat and dog"),
+    ("level3", "The remaining errors are mostly among animals"),
+    ("level3", "Some fine-grained animal classes"),
+    ("level4", "Minor confusion remains among fine-grained"),
+]
+
+
+@pytest.mark.parametrize("key", NAMES_CLASSES, ids=case_id)
+def test_claims_about_named_classes_need_those_classes(key):
+    runs = {name: {"classes": OTHER_CLASSES} for name in ("level1", "level2", "level3", "efficientnet")}
+    found = row(key, given(stated=True, **runs))
+    assert found["verdict"] == "not measurable here"
+    assert "Needs CIFAR-10's classes" in found["evidence"]
+
+
+def test_classes_of_any_name_have_a_diagonal_and_a_balance():
+    evidence = given(level3={"classes": OTHER_CLASSES, "wrong": 100})
+    assert "kind 0" in row(("level3", "The confusion matrix is dominated"), evidence)["evidence"]
+    assert verdict(("level3", "Performance is balanced"), evidence) == "holds"
+
+
+def test_small_maps_cannot_tell_compactness():
+    measures = maps({"compactness": 0.3, "map_size": 4}, compactness=0.1, map_size=4)
+    found = row(("level3", "Attention maps are more compact"), given(measures=measures))
+    assert found["verdict"] == "not measurable here"
+    assert "4 x 4 cells" in found["evidence"]
+
+
+def test_blank_maps_are_left_out_and_maps_of_other_images_refused():
+    key = ("level3", "Attention maps are more object-centric")
+    measures = maps({"energy": 0.4}, energy=0.5)
+    measures["cams"]["level3"]["energy"][:10] = np.nan
+    assert "on 50 images" in row(key, given(measures=measures))["evidence"]
+    measures["cams"]["level3"]["energy"][:] = np.nan
+    assert "not blank" in row(key, given(measures=measures))["evidence"]
+    measures["cams"]["level3"]["energy"] = np.ones(7)
+    assert "the same images" in row(key, given(measures=measures))["evidence"]
+    assert verdict(key, given(measures=measures)) == "not measurable here"
+
+
+def test_objects_that_are_all_alike_cannot_tell_small_from_large():
+    measures = attributes(object_size=np.full(N, 0.2))
+    found = row(("level3", "Errors come with small objects"), given(level3={}, measures=measures))
+    assert found["verdict"] == "not measurable here"
+
+
+def test_one_epoch_makes_no_curve():
+    evidence = given(level1={"train": (0.5,), "val": (0.6,)})
+    found = row(("level1", "Accuracy improves steadily"), evidence)
+    assert found["verdict"] == "not measurable here"
+    assert "two epochs" in found["evidence"]
+
+
+def test_a_difference_of_exactly_the_limit_is_within_it():
+    """0.80 - 0.75 is a little more than 0.05 in binary."""
+    evidence = given(level2={"train": (0.80, 0.80), "val": (0.75, 0.75)})
+    assert verdict(("level2", "The validation curve closely tracks"), evidence) == "holds"
+
+
+def test_six_epochs_are_not_five():
+    evidence = given(level1={"train": (0.8,) * 6, "val": (0.8,) * 6})
+    assert verdict(("level1", "Training converges within five"), evidence) == "does not hold"
+
+
+def soft_against_hard(correct_third: bool) -> Evidence:
+    """Members that always disagree, while both find the same third class nearly as likely as their own."""
+    runs = {}
+    for offset, name in ((1, "level3"), (2, "efficientnet")):
+        probs = np.zeros((N, 10), dtype=np.float32)
+        third = LABELS if correct_third else (LABELS + 3) % 10
+        own = (LABELS + offset) % 10 if correct_third or offset == 2 else LABELS
+        probs[np.arange(N), own] = 0.55
+        probs[np.arange(N), third] = 0.45
+        run = make(name)
+        run.predictions["test_probs"] = probs
+        runs[name] = run
+    return Evidence(runs, (1, 1, 1), False)
+
+
+def test_soft_voting_is_compared_with_hard_voting_where_they_differ():
+    """A soft vote may name a class that neither member names; a hard vote never does."""
+    assert verdict(SOFT_BEATS_HARD, soft_against_hard(True)) == "holds"
+    assert verdict(SOFT_BEATS_HARD, soft_against_hard(False)) == "does not hold"
+    same = given(level3={"wrong": 100}, efficientnet={"wrong": 100})
+    found = row(SOFT_BEATS_HARD, same)
+    assert found["verdict"] == "does not hold"
+    assert "differ on 0 of 1,000" in found["evidence"]
+
+
+def test_the_evidence_is_what_a_hand_count_gives():
+    key = ("level2", "Level 2 improves significantly")
+    found = row(key, given(level2={"wrong": 100}, level1={"wrong": 106}))
+    # Six images that only level 2 gets right: p = 2 / 2^6.
+    assert found["evidence"].startswith("level2 90.00 %, level1 89.40 %: +0.60 points")
+    assert "+6 of 1,000 images, McNemar p = 0.031" in found["evidence"]
+    assert found["verdict"] == "holds"
+    # Five: p = 2 / 2^5, too many by chance.
+    assert verdict(key, given(level2={"wrong": 100}, level1={"wrong": 105})) == "does not hold"
+
+
+def test_the_quick_interval_is_the_paired_bootstraps():
+    rng = np.random.default_rng(1)
+    a, b = (probabilities(predictions(rng.random(N) < rate), 0.8) for rate in (0.1, 0.15))
+    slow = evaluation.paired_bootstrap(evaluation.accuracy, LABELS, a, b, resamples=400)
+    gain = (a.argmax(1) == LABELS).astype(int) - (b.argmax(1) == LABELS)
+    quick = claims._mean_interval(gain)
+    assert quick[0] == pytest.approx(slow.difference, abs=1e-12)
+    assert quick[1:] == pytest.approx((slow.low, slow.high), abs=0.005)
+    assert slow.high - slow.low > 0.04  # the tolerance is an eighth of the width
+
+
+def test_main_effects_are_those_of_the_four_arms():
+    evidence = CASES["level2", "Augmentation and fine-tuning are directly"][0]
+    text = row(("level2", "Augmentation and fine-tuning are directly"), evidence)["evidence"]
+    # Errors 5, 10, 15 and 20 %: augmentation (5 + 5) / 2, fine-tuning (10 + 10) / 2 points.
+    assert "augmentation +5.00 points" in text
+    assert "fine-tuning +10.00 points" in text
+
+
+def test_runs_of_different_test_images_are_refused():
+    one, two = make("level1"), make("level2")
+    two.predictions["test_labels"] = LABELS[::-1].copy()
+    with pytest.raises(ValueError, match="'level1' and 'level2' predict different test images"):
+        Evidence({"level1": one, "level2": two}, (1, 1, 1), False)
+
+
+def test_an_unknown_level_is_refused():
+    with pytest.raises(ValueError, match="unknown level 'level5'"):
+        table("level5", given())
