@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "(train_size=1000) (repeatable)",
     )
     add("--notebooks", metavar="DIR", help="where the notebooks are (default: beside the package)")
+    add("--readme", metavar="FILE", help="also put the results table into this Markdown file, between its marks")
     add("--check", metavar="DIR", help="run nothing: compare the reports in DIR with the present notebooks")
     return top
 
@@ -87,9 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _check(options) if options.check else _report(options)
     except KeyboardInterrupt:
-        print(
-            "\ncifarlib: interrupted; the same command resumes after the last finished epoch", file=sys.stderr
-        )
+        print("\ncifarlib: interrupted; the same command resumes after the last finished epoch", file=sys.stderr)
         return 130
 
 
@@ -106,6 +105,8 @@ def _check(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     try:
+        if options.readme:
+            reports.results_place(options.readme)
         request = reports.plan(
             options.levels,
             profile=options.profile,
@@ -119,7 +120,11 @@ def _report(options: argparse.Namespace) -> int:
         )
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         return _refuse(error)
-    return 0 if reports.run(request) else 1
+    if not reports.run(request):
+        return 1
+    if options.readme:
+        reports.update_readme(options.readme, request.out)
+    return 0
 
 
 def _field(text: str) -> tuple[str, Any]:

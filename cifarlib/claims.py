@@ -66,9 +66,7 @@ class Evidence:
         for first, second in pairwise(self.runs):
             a, b = (self.runs[name].predictions["test_labels"] for name in (first, second))
             if not np.array_equal(a, b):
-                raise ValueError(
-                    f"runs {first!r} and {second!r} predict different test images: use one split"
-                )
+                raise ValueError(f"runs {first!r} and {second!r} predict different test images: use one split")
 
     def run(self, name: str) -> Run:
         """Return the run of that name; a claim that asks for one that is missing is not measurable."""
@@ -421,9 +419,7 @@ def _confusion(evidence: Evidence, name: str, *classes: str) -> tuple[np.ndarray
 def _recalls(evidence: Evidence, name: str, *classes: str) -> dict[str, float]:
     """Recall of every class that has test images, lowest first."""
     counts, names = _confusion(evidence, name, *classes)
-    recalls = {
-        c: row[i] / row.sum() for i, (c, row) in enumerate(zip(names, counts, strict=True)) if row.sum()
-    }
+    recalls = {c: row[i] / row.sum() for i, (c, row) in enumerate(zip(names, counts, strict=True)) if row.sum()}
     if unseen := [c for c in classes if c not in recalls]:
         raise _Missing(f"Needs test images of {', '.join(unseen)}.")
     return dict(sorted(recalls.items(), key=lambda item: item[1]))
@@ -549,9 +545,7 @@ _not_judged(
 )
 
 
-@_claim(
-    "level1", 3, "No data augmentation is applied at this level.", "The trained recipe has augmentation off."
-)
+@_claim("level1", 3, "No data augmentation is applied at this level.", "The trained recipe has augmentation off.")
 def _no_augmentation(evidence: Evidence) -> Verdict:
     recipe = evidence.run("level1").recipe
     return f"Augmentation {'on' if recipe.augment else 'off'}, {recipe.image_size} px.", not recipe.augment
@@ -678,8 +672,7 @@ _claim("level1", 9, "The fully frozen backbone limits adaptation to the dataset.
     "level1",
     9,
     "Level 2 and above address these limitations: interpolation, no augmentation, frozen backbone.",
-    "Level 2's recipe differs from level 1's in each: image size or interpolation, augmentation, trained "
-    "layers.",
+    "Level 2's recipe differs from level 1's in each: image size or interpolation, augmentation, trained layers.",
 )
 def _limitations_addressed(evidence: Evidence) -> Verdict:
     one, two = (evidence.run(name).recipe for name in ("level1", "level2"))
@@ -763,8 +756,7 @@ _claim("level2", 4, "Unfreezing layer4 lets the network learn features specific 
     "level2",
     6,
     "Convergence is rapid, within the early epochs.",
-    "After the first third of the epochs (rounded up), validation accuracy is at least 95 % of its last "
-    "value.",
+    "After the first third of the epochs (rounded up), validation accuracy is at least 95 % of its last value.",
 )
 def _rapid(evidence: Evidence) -> Verdict:
     c = _curves(evidence, "level2")
@@ -779,8 +771,7 @@ _claim(
     "level2",
     6,
     "The gap between training and validation accuracy is slight towards the last epochs.",
-    "At the last epoch, training accuracy is at most 5 points above validation accuracy (the document's: "
-    "4.42).",
+    "At the last epoch, training accuracy is at most 5 points above validation accuracy (the document's: 4.42).",
 )(_gap("level2"))
 
 
@@ -811,8 +802,7 @@ def _monotone(evidence: Evidence) -> Verdict:
     "level2",
     7,
     "Validation loss stabilises, which shows that regularisation works.",
-    "The last epoch changes validation loss by less than 5 %; that regularisation is the cause is not "
-    "judged.",
+    "The last epoch changes validation loss by less than 5 %; that regularisation is the cause is not judged.",
 )
 def _val_loss_stabilises(evidence: Evidence) -> Verdict:
     before, last = _curves(evidence, "level2").val_loss[-2:]
@@ -1102,9 +1092,7 @@ def _persistent_pairs(evidence: Evidence) -> Verdict:
     listed = "; ".join(f"{row.first} and {row.second} {row.total:,}" for row in worst.itertuples())
     asked = "; ".join(f"{a} and {b} {_confused(evidence, 'level3', a, b):,}" for a, b in pairs)
     found = {frozenset(pair) for pair in zip(worst["first"], worst["second"], strict=True)}
-    return f"Confused {asked} times; most often {listed or 'none'}.", all(
-        frozenset(p) in found for p in pairs
-    )
+    return f"Confused {asked} times; most often {listed or 'none'}.", all(frozenset(p) in found for p in pairs)
 
 
 _not_judged(
@@ -1114,8 +1102,7 @@ _not_judged(
     "How alike two textures are is not measured.",
 )
 _HARDER = (
-    "Error is more frequent in that third of the test images than in the rest (one-sided Fisher's exact "
-    "p < 0.05)."
+    "Error is more frequent in that third of the test images than in the rest (one-sided Fisher's exact p < 0.05)."
 )
 _claim("level3", 7, "Errors come with small objects.", _HARDER)(_all_harder("level3", _SMALL))
 _claim("level3", 7, "Errors come with cluttered backgrounds.", _HARDER)(_all_harder("level3", _CLUTTERED))
@@ -1132,9 +1119,7 @@ def _diagonal(evidence: Evidence) -> Verdict:
     return f"Lowest recall: {_listed(recalls, 1)}.", min(recalls.values()) > 0.5
 
 
-_claim("level3", 8, "The remaining errors are mostly among animals.", _AMONG_ANIMALS)(
-    _among_animals("level3")
-)
+_claim("level3", 8, "The remaining errors are mostly among animals.", _AMONG_ANIMALS)(_among_animals("level3"))
 
 
 @_claim(
@@ -1190,13 +1175,9 @@ def _focus(evidence: Evidence) -> Verdict:
     "Per unit of area, the background gets less than half of what the object gets.",
 )
 def _background_low(evidence: Evidence) -> Verdict:
-    energy, share = (
-        values.mean() for values in _cams(evidence, ("level3", "energy"), ("level3", "object_share"))
-    )
+    energy, share = (values.mean() for values in _cams(evidence, ("level3", "energy"), ("level3", "object_share")))
     on, off = energy / share, (1 - energy) / (1 - share)
-    text = (
-        f"Energy per unit of area (1 if spread evenly): {on:.2f} on the object, {off:.2f} on the background."
-    )
+    text = f"Energy per unit of area (1 if spread evenly): {on:.2f} on the object, {off:.2f} on the background."
     return text, 2 * off < on
 
 
@@ -1344,8 +1325,7 @@ _not_judged(
     "level4",
     2,
     "Both members are high-performing.",
-    "No threshold is stated; of EfficientNet-B0 the document prints only validation accuracies, the last "
-    "89.72 %.",
+    "No threshold is stated; of EfficientNet-B0 the document prints only validation accuracies, the last 89.72 %.",
 )
 
 
@@ -1382,8 +1362,7 @@ _claim(
     "level4",
     3,
     "EfficientNet-B0's generalisation gap is controlled.",
-    "At the last epoch, training accuracy is at most 5 points above validation accuracy (the document's: "
-    "3.21).",
+    "At the last epoch, training accuracy is at most 5 points above validation accuracy (the document's: 3.21).",
 )(_gap("efficientnet"))
 _claim(
     "level4",
@@ -1547,9 +1526,7 @@ def _calibration_left(evidence: Evidence) -> Verdict:
     val_probs, val_labels = evidence.predictions("level4", "val")
     probs, labels = evidence.predictions("level4")
     t = evaluation.temperature(evaluation.log_probs(val_probs), val_labels)
-    before, after = (
-        evaluation.ece(values, labels) for values in (probs, evaluation.apply_temperature(probs, t))
-    )
+    before, after = (evaluation.ece(values, labels) for values in (probs, evaluation.apply_temperature(probs, t)))
     text = f"ECE {_percent(before)}, {_percent(after)} at temperature {t:.2f}."
     return text, after < before
 

@@ -20,16 +20,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pooch
 import psutil
 import torch
 import torch.nn.functional as F
 from kornia.augmentation import ColorJitter
 from PIL import Image, ImageOps
 from torch import Tensor
-from tqdm import tqdm
 
-from cifarlib import synthetic
+from cifarlib import progress, synthetic
 from cifarlib.recipes import Profile, Recipe
 
 CIFAR10_SIZE = 32  # pixels; also the side at which the built-in images are drawn
@@ -261,11 +259,6 @@ CIFAR10 = _Archive(
 _TIMEOUT = (10, 30)  # seconds to connect, and between two pieces
 
 
-def _live() -> bool:
-    """Whether live progress bars are wanted."""
-    return os.environ.get("CIFARLIB_PROGRESS") != "0"
-
-
 def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
@@ -275,6 +268,8 @@ def _fetch(archive: _Archive, folder: Path) -> Path:
 
     The environment variable CIFARLIB_MIRROR, the URL of the file, is tried before all others.
     """
+    import pooch  # here, not above: it imports tqdm.auto, which warns in every kernel without ipywidgets
+
     path = folder / archive.name
     failures = []
     if path.exists():
@@ -288,7 +283,7 @@ def _fetch(archive: _Archive, folder: Path) -> Path:
     pooch.get_logger().setLevel("WARNING")  # what it would announce is said here
     _say(f"Downloading {archive.name} ({archive.size}) to {folder}.")
     for number, url in enumerate(mirrors, 1):
-        download = pooch.HTTPDownloader(progressbar=_live(), chunk_size=1 << 16, timeout=_TIMEOUT)
+        download = pooch.HTTPDownloader(progressbar=progress.live(), chunk_size=1 << 16, timeout=_TIMEOUT)
         try:
             # Into a temporary file beside the target, hashed, and only then moved there.
             pooch.retrieve(url, f"md5:{archive.md5}", archive.name, folder, downloader=download)
@@ -417,9 +412,7 @@ def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
         )
     order = _stratified(labels, seed)
     train, val, rest = np.split(order, [n * 4 // shares, n * 5 // shares])
-    parts = [
-        ([files[i] for i in at], labels[at]) for at in (train[: profile.train_size], val[: profile.val_size])
-    ]
+    parts = [([files[i] for i in at], labels[at]) for at in (train[: profile.train_size], val[: profile.val_size])]
     if has_test:
         files, labels, test_classes = _files(root / "test")
         if differing := sorted(set(classes) ^ set(test_classes)):
@@ -490,10 +483,10 @@ def _decode(files: list[str], size: int) -> np.ndarray:
 
     # Small pictures are decoded under the interpreter's lock, where threads only hinder one another.
     workers = 1 if size <= CIFAR10_SIZE else min(8, os.cpu_count() or 1)
-    starts, hidden = range(0, len(files), 64), not _live()
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(files), unit="image", disable=hidden) as bar:
-        for start, _ in zip(starts, pool.map(chunk, starts), strict=True):
-            bar.update(min(64, len(files) - start))
+    starts = range(0, len(files), 64)
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in progress.bar(pool.map(chunk, starts), what="reading images", total=len(starts), unit="batch"):
+            pass
     return out
 
 
@@ -539,6 +532,13 @@ def augment(images: Tensor, recipe: Recipe) -> Tensor:
     out = cropped.float() / 255
     strengths = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
     return _jitter(*strengths)(out) if any(strengths) else out
+
+
+def versions(image: Tensor, recipe: Recipe, count: int, seed: int) -> Tensor:
+    """Return `count` augmented versions of an image uint8 `[3, s, s]`: float32 `[count, 3, s, s]`, for showing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return augment(image.expand(count, -1, -1, -1), recipe)
 
 
 @functools.lru_cache

@@ -367,8 +367,7 @@ CORRECTIONS: tuple[Correction, ...] = (
         "level3",
         7,
         "Vehicles and rigid objects achieve the highest accuracy.",
-        "Horse has the recall of automobile and ship, 0.97, "
-        "and frog's 0.96 is above airplane's and truck's 0.95.",
+        "Horse has the recall of automobile and ship, 0.97, and frog's 0.96 is above airplane's and truck's 0.95.",
     ),
     Correction(
         "level3",

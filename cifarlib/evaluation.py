@@ -206,9 +206,7 @@ def per_class_report(probs: npt.ArrayLike, labels: npt.ArrayLike, classes: Seque
         labels, probs.argmax(axis=1), labels=np.arange(probs.shape[1]), zero_division=0
     )
     names = ("precision", "recall", "f1", "support")
-    report = pd.DataFrame(
-        dict(zip(names, columns, strict=True)), index=_checked_classes(classes, probs.shape[1])
-    )
+    report = pd.DataFrame(dict(zip(names, columns, strict=True)), index=_checked_classes(classes, probs.shape[1]))
     macro = report.mean().to_frame("macro average").T.assign(support=len(labels))
     return pd.concat([report, macro]).astype({"support": int})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,8 +88,7 @@ def grad_cam(
         targets = torch.as_tensor(targets).numpy(force=True)
         if targets.shape != images.shape[:1] or not np.issubdtype(targets.dtype, np.integer):
             raise ValueError(
-                f"targets must be {len(images)} integers, one an image, not {targets.dtype} "
-                f"{list(targets.shape)}"
+                f"targets must be {len(images)} integers, one an image, not {targets.dtype} {list(targets.shape)}"
             )
 
     maps = []
@@ -116,9 +116,7 @@ def grad_cam(
             logits.gather(1, chosen[:, None]).sum().backward()
             activations, gradients = recorded.activations[0].float(), recorded.gradients[0].float()
             # The library's own way on from here subtracts each map's minimum and resizes it to the image.
-            raw = cam.get_cam_image(
-                batch, layer, None, activations.numpy(), gradients.numpy(), eigen_smooth=False
-            )
+            raw = cam.get_cam_image(batch, layer, None, activations.numpy(), gradients.numpy(), eigen_smooth=False)
             maps.append(np.maximum(raw, 0).astype(np.float32))
     found: npt.NDArray[np.float32] = np.concatenate(maps)
     peaks = found.max(axis=(1, 2), keepdims=True)
@@ -190,12 +188,8 @@ def upsample(maps: npt.ArrayLike, size: int) -> npt.NDArray[np.float32]:
     """
     checked = _checked(maps)
     if size < max(checked.shape[1:]):
-        raise ValueError(
-            f"size={size} must be no smaller than the maps, {checked.shape[1]}x{checked.shape[2]}"
-        )
-    resized = F.interpolate(
-        torch.from_numpy(checked)[:, None], (size, size), mode="bilinear", align_corners=False
-    )
+        raise ValueError(f"size={size} must be no smaller than the maps, {checked.shape[1]}x{checked.shape[2]}")
+    resized = F.interpolate(torch.from_numpy(checked)[:, None], (size, size), mode="bilinear", align_corners=False)
     return resized[:, 0].float().numpy()
 
 
@@ -330,6 +324,29 @@ def object_share(masks: npt.ArrayLike | Tensor) -> Array:
     return _checked_masks(masks).mean(axis=(1, 2))
 
 
+def measure(
+    model: nn.Module, images: Tensor, masks: npt.ArrayLike | Tensor | None = None
+) -> dict[str, npt.NDArray[Any] | int]:
+    """Compute the Grad-CAM maps of the predicted classes and everything measured about them.
+
+    Args:
+        model: As `grad_cam` takes it.
+        images: Prepared images `[N, 3, H, W]`.
+        masks: The objects' masks, bool `[N, s, s]`, where they are known.
+
+    Returns:
+        `map_size` (cells a side) and `compactness` `[N]`; with masks also `pointing` `[N]`, `energy` `[N]` and
+        `object_share` `[N]`, the chance level of both.
+    """
+    maps = grad_cam(model, images)
+    found: dict[str, npt.NDArray[Any] | int] = {"map_size": maps.shape[-1], "compactness": compactness(maps)}
+    if masks is not None:
+        found["pointing"] = pointing_game(maps, masks)
+        found["energy"] = energy_inside(maps, masks)
+        found["object_share"] = object_share(masks)
+    return found
+
+
 def _checked(maps: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """`maps` as a float64 array `[N, h, w]`; ValueError saying what is wrong and where."""
     checked = np.array(maps, dtype=np.float64)
@@ -340,9 +357,7 @@ def _checked(maps: npt.ArrayLike) -> npt.NDArray[np.float64]:
     wrong = ~np.isfinite(checked) | (checked < 0)
     if wrong.any():
         at = int(wrong.any(axis=(1, 2)).argmax())
-        raise ValueError(
-            f"maps must be finite and not negative: map {at} holds {checked[at][wrong[at]][0]:.4g}"
-        )
+        raise ValueError(f"maps must be finite and not negative: map {at} holds {checked[at][wrong[at]][0]:.4g}")
     return checked
 
 

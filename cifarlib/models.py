@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -24,6 +24,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cifarlib._torchvision import torchvision
 from cifarlib.recipes import Recipe
+
+M = TypeVar("M", bound=nn.Module)
 
 RESNETS = ("resnet50", "se_resnet50")
 _CLASSIFIER_PREFIXES = ("fc.", "classifier.")
@@ -150,6 +152,7 @@ def build(recipe: Recipe, num_classes: int, weights: Mapping[str, Tensor] | None
         children = OrderedDict(net.named_children())
         if recipe.model in RESNETS:
             fc = children.pop("fc")
+            assert isinstance(fc, nn.Linear)
             if recipe.model == "se_resnet50":
                 avgpool = children.pop("avgpool")
                 children["se"] = SqueezeExcite(fc.in_features, recipe.se_ratio, recipe.se_init)
@@ -159,6 +162,8 @@ def build(recipe: Recipe, num_classes: int, weights: Mapping[str, Tensor] | None
             cam_layer = children["se"] if "se" in children else children["layer4"]
         else:
             classifier = children.pop("classifier")
+            assert isinstance(classifier, nn.Sequential)
+            assert isinstance(classifier[-1], nn.Linear)
             if recipe.model == "efficientnet_b0":
                 children["flatten"] = nn.Flatten()  # ConvNeXt's classifier has its own, after a norm
             classifier[-1] = Head(classifier[-1].in_features, num_classes)
@@ -172,13 +177,16 @@ def build(recipe: Recipe, num_classes: int, weights: Mapping[str, Tensor] | None
     cut = names.index(first)
     trunk = FrozenTrunk(OrderedDict((name, children[name]) for name in names[:cut]))
     tail = nn.Sequential(OrderedDict((name, children[name]) for name in names[cut:]))
-    return Classifier(trunk, tail, cam_layer).to(memory_format=torch.channels_last)
+    return _channels_last(Classifier(trunk, tail, cam_layer))
+
+
+def _channels_last(module: M) -> M:
+    """Lay convolutions out as NHWC, which fast kernels want."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
 
 def _load_backbone(net: nn.Module, weights: Mapping[str, Tensor], recipe: Recipe) -> None:
-    own = {
-        name: value for name, value in net.state_dict().items() if not name.startswith(_CLASSIFIER_PREFIXES)
-    }
+    own = {name: value for name, value in net.state_dict().items() if not name.startswith(_CLASSIFIER_PREFIXES)}
     given = {name: value for name, value in weights.items() if not name.startswith(_CLASSIFIER_PREFIXES)}
     given = {name: value for name, value in given.items() if not name.startswith("se.")}
     missing = [name for name in own if name not in given]
@@ -281,7 +289,7 @@ def fold(trunk: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
                 setattr(parent, previous_name, fuse_conv_bn_eval(previous, child))
                 setattr(parent, name, nn.Identity())
             previous_name, previous = name, child
-    return folded.to(dtype=dtype, memory_format=torch.channels_last)
+    return _channels_last(folded.to(dtype))
 
 
 @torch.no_grad()

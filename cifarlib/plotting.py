@@ -189,9 +189,7 @@ def _pictures(values: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} holds no images: shape {list(images.shape)}")
     if images.dtype != np.uint8:
         if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-            raise ValueError(
-                f"{name} must be uint8, or float from 0 to 1: {images.min():g} to {images.max():g}"
-            )
+            raise ValueError(f"{name} must be uint8, or float from 0 to 1: {images.min():g} to {images.max():g}")
         images = images.astype(np.float32)
     return images.transpose(0, 2, 3, 1)
 
@@ -228,14 +226,10 @@ def _text_width(text: str, size: float, weight: str = "normal") -> float:
     """Return the width in inches of the widest line of `text` at `size` points."""
     prop = matplotlib.font_manager.FontProperties(family="DejaVu Sans", weight=weight)
     lines = [line for line in text.split("\n") if line.strip()]
-    return (
-        max((TextPath((0, 0), line, size=size, prop=prop).get_extents().x1 for line in lines), default=0) / 72
-    )
+    return max((TextPath((0, 0), line, size=size, prop=prop).get_extents().x1 for line in lines), default=0) / 72
 
 
-def _spread(
-    centres: Sequence[float] | np.ndarray, sizes: Sequence[float], low: float, high: float
-) -> np.ndarray:
+def _spread(centres: Sequence[float] | np.ndarray, sizes: Sequence[float], low: float, high: float) -> np.ndarray:
     """Move labels of `sizes` as little as possible from `centres` so that none overlap, within [low, high].
 
     Least squares under order and distance is isotonic regression of the centres less the room before them.
@@ -327,9 +321,7 @@ def samples(images: Any, labels: Any, classes: Sequence[str], per_class: int = 8
         for column, index in enumerate(np.flatnonzero(labels == row)[:per_class]):
             _put(ax, pictures[index], margin + column * side, row * side + 0.03, side - 0.06)
             shown += 1
-    figure.set_label(
-        f"{shown} example images, a row for each of {len(names)} classes: {_listed(list(classes))}."
-    )
+    figure.set_label(f"{shown} example images, a row for each of {len(names)} classes: {_listed(list(classes))}.")
     return figure
 
 
@@ -388,9 +380,7 @@ def augmentation(original: Any, augmented: Any) -> Figure:
     figure, ax = _page(side * (columns + rows) + 0.25, side * rows + 0.34)
     _put(ax, first, 0.03, 0.3, side * rows - 0.06)
     ax.text(0.03, 0.24, "original", weight="bold", va="bottom")
-    ax.text(
-        side * rows + 0.25, 0.24, f"{len(draws)} draws" if side > 0.8 else "draws", weight="bold", va="bottom"
-    )
+    ax.text(side * rows + 0.25, 0.24, f"{len(draws)} draws" if side > 0.8 else "draws", weight="bold", va="bottom")
     for i, draw in enumerate(draws):
         x, y = side * (rows + i % columns) + 0.25, side * (i // columns) + 0.3
         _put(ax, draw, x, y, side - 0.06)
@@ -447,9 +437,7 @@ def cams(
             if masks is not None and masks[row].any() and not masks[row].all():
                 s = masks.shape[1:]
                 grid = [start + inner * (np.arange(k) + 0.5) / k for start, k in ((x, s[1]), (y, s[0]))]
-                outline = ax.contour(
-                    *grid, masks[row].astype(float), levels=[0.5], colors="white", linewidths=1.2
-                )
+                outline = ax.contour(*grid, masks[row].astype(float), levels=[0.5], colors="white", linewidths=1.2)
                 outline.set_path_effects([withStroke(linewidth=2.4, foreground="black", alpha=0.5)])
     outlined = "" if masks is None else ", with the outline of the object"
     look = f"where {_listed(list(maps))} look{'s' if len(maps) == 1 else ''}"
@@ -513,9 +501,7 @@ def curves(history: pd.DataFrame, documented: DocumentedCurves | None = None, ti
     )
     for part, points in theirs.items():
         words = "training" if part == "train" else "validation"
-        text += (
-            f" The documents' {words} accuracy ends at {_percent(points[-1, 1])}, epoch {points[-1, 0]:.0f}."
-        )
+        text += f" The documents' {words} accuracy ends at {_percent(points[-1, 1])}, epoch {points[-1, 0]:.0f}."
     figure.set_label(text[0].upper() + text[1:])
     return figure
 
@@ -531,9 +517,7 @@ def ablation(
         extra: A name and an accuracy to set beside the cell that is frozen and not augmented.
     """
     if not cells or not set(cells) <= {(a, f) for a in (False, True) for f in (False, True)}:
-        raise ValueError(
-            f"cells must have keys (augment, finetune), both true or false, and have {list(cells)}"
-        )
+        raise ValueError(f"cells must have keys (augment, finetune), both true or false, and have {list(cells)}")
     figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
     ax = figure.subplots()
     values = [v for cell in cells.values() for v in cell] + ([extra[1]] if extra else [])
@@ -546,9 +530,7 @@ def ablation(
         (False, "#5E5E5E", "s", "not augmented"),
     ):
         there = [f for f in (False, True) if (augment, f) in cells]
-        x = [
-            float(f) + (0.015 if augment else -0.015) for f in there
-        ]  # so that intervals do not hide each other
+        x = [float(f) + (0.015 if augment else -0.015) for f in there]  # so that intervals do not hide each other
         points = np.array([cells[augment, f] for f in there], dtype=float).reshape(-1, 3)
         ax.vlines(x, points[:, 1], points[:, 2], color=colour, lw=2, alpha=0.45)
         ax.plot(x, points[:, 0], color=colour, marker=marker, markersize=6.5)
@@ -621,9 +603,7 @@ def _confusion_matrix(matrix: Any, name: str, classes: Sequence[str]) -> np.ndar
     n = len(classes)
     counts = _array(matrix, name, (n, n), f"[C,C] with C = {n} as classes")
     if not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0:
-        raise ValueError(
-            f"{name} must hold counts, integers of at least 0: {counts.dtype}, least {counts.min()}"
-        )
+        raise ValueError(f"{name} must hold counts, integers of at least 0: {counts.dtype}, least {counts.min()}")
     return counts
 
 
@@ -800,9 +780,7 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
             ax.text(1.03, y, _percent(row["accuracy"], 2), transform=side, va="center", weight="bold")
         else:
             ax.text(1.03, y - 0.02, _percent(row["accuracy"], 2), transform=side, va="bottom", weight="bold")
-            ax.text(
-                1.03, y + 0.05, f"doc. {_percent(theirs, 2)}", transform=side, va="top", color=_GREY, size=9
-            )
+            ax.text(1.03, y + 0.05, f"doc. {_percent(theirs, 2)}", transform=side, va="top", color=_GREY, size=9)
         said.append(
             f"{row['name']} {_percent(row['accuracy'], 2)} "
             f"({_percent(row['low'], 2)} to {_percent(row['high'], 2)})"
@@ -860,16 +838,12 @@ def reliability(bins: Mapping[str, ReliabilityBins]) -> Figure:
     return figure
 
 
-def _name_points(
-    figure: Figure, ax: Axes, x: Sequence[float], y: Sequence[float], names: Sequence[str]
-) -> None:
+def _name_points(figure: Figure, ax: Axes, x: Sequence[float], y: Sequence[float], names: Sequence[str]) -> None:
     """Write names beside points, each where it covers least of the points, the other names and the margin."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()  # settles the layout, which the places depend on
     inside = ax.get_window_extent(renderer)
-    taken = [
-        Bbox.from_bounds(a - 6, b - 6, 12, 12) for a, b in ax.transData.transform(np.column_stack([x, y]))
-    ]
+    taken = [Bbox.from_bounds(a - 6, b - 6, 12, 12) for a, b in ax.transData.transform(np.column_stack([x, y]))]
     for a, b, name in zip(x, y, names, strict=True):
         text = ax.annotate(name, (a, b), textcoords="offset points", xytext=(0, 0), in_layout=False)
         boxes = []
@@ -916,13 +890,9 @@ def cost(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ax.set_ylim(_accuracy_limits(y, margin=0.18))
     _percent_axis(ax.yaxis)
     ax.set(ylabel="test accuracy", xlabel={"seconds": "training time in seconds"}.get(kind, kind))
-    ax.xaxis.set_major_formatter(
-        EngFormatter(sep=" ") if kind == "parameters" else FuncFormatter("{:,g}".format)
-    )
+    ax.xaxis.set_major_formatter(EngFormatter(sep=" ") if kind == "parameters" else FuncFormatter("{:,g}".format))
     _name_points(figure, ax, x, y, [row["name"] for row in rows])
-    said = [
-        f"{row['name']} {_percent(b, 2)} at {a:,.0f} {kind}" for row, a, b in zip(rows, x, y, strict=True)
-    ]
+    said = [f"{row['name']} {_percent(b, 2)} at {a:,.0f} {kind}" for row, a, b in zip(rows, x, y, strict=True)]
     figure.set_label(f"Test accuracy against {kind}: {'; '.join(said)}.")
     return figure
 
@@ -953,9 +923,7 @@ def who_corrects(both_right: int, only_a: int, only_b: int, both_wrong: int, nam
     places = _spread(centres, [_text_width(label, 10) + 0.15 for label in labels], 0.05, _WIDTH - 0.05)
     fills = ("#DADADA", _colour(names[0], "#CC79A7"), _colour(names[1], "#56B4E9"), "#5E5E5E")
     for i, label in enumerate(labels):
-        ax.add_patch(
-            Rectangle((edges[i], 0.08), edges[i + 1] - edges[i], 0.42, fc=fills[i], ec="white", lw=1)
-        )
+        ax.add_patch(Rectangle((edges[i], 0.08), edges[i + 1] - edges[i], 0.42, fc=fills[i], ec="white", lw=1))
         ax.plot([centres[i], places[i]], [0.5, 0.64], color=_GREY, lw=0.9)
         ax.text(places[i], 0.67, label, ha="center", va="top", linespacing=1.2)
     figure.set_label(

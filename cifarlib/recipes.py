@@ -106,9 +106,7 @@ class Recipe:
                     hint = " (it is text: YAML reads 1e-3 as text, write 0.001)"
                 wrong.append(f"{f.name}={value!r} must be {f.metadata['what']}{hint}")
         if self.trainable == "layer4" and self.model not in ("resnet50", "se_resnet50"):
-            wrong.append(
-                f"trainable='layer4' needs a ResNet, and model is {self.model!r}: use 'head' or 'all'"
-            )
+            wrong.append(f"trainable='layer4' needs a ResNet, and model is {self.model!r}: use 'head' or 'all'")
         if self.dilation and self.model not in ("resnet50", "se_resnet50"):
             wrong.append(f"dilation=True needs a ResNet, and model is {self.model!r}")
         if self.model == "se_resnet50" and self.trainable == "head":
@@ -126,11 +124,11 @@ class Recipe:
         known = [f.name for f in fields(cls)]
         for name in values:
             if name not in known:
-                raise ValueError(f"unknown recipe field {name!r}{_nearest(name, known)}")
+                raise ValueError(f"unknown recipe field {name!r}{nearest(name, known)}")
         return cls(**values)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Complete a message about an unknown name: the nearest known one, or all of them."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
@@ -198,7 +196,7 @@ def documented_recipe(name: str) -> Recipe:
         if recipe.name == name:
             return recipe
     if name not in ARMS:
-        raise ValueError(f"unknown recipe {name!r}{_nearest(name, [*(r.name for r in _BASE), *ARMS])}")
+        raise ValueError(f"unknown recipe {name!r}{nearest(name, [*(r.name for r in _BASE), *ARMS])}")
     return replace(LEVEL2, name=name, **ARMS[name])
 
 
@@ -222,7 +220,8 @@ def origin(recipe: Recipe, name: str) -> str:
 class Profile:
     """Where the images come from and how many of them are used; `overrides` changes recipe fields.
 
-    `train_size`, `val_size` and `test_size` are upper limits, None for all. `store_size` is the side at which
+    `train_size`, `val_size` and `test_size` are upper limits, None for all. `pretrain_size` is the number of
+    built-in images that the demo's stand-in for ImageNet weights is trained on. `store_size` is the side at which
     images are held in memory, in pixels: None keeps CIFAR-10's 32, or takes the recipes' image size for a
     folder of larger photographs.
     """
@@ -232,6 +231,7 @@ class Profile:
     val_size: int | None = _checked(None, "an integer of at least 1, or null", lambda v: _limit(v, 1))
     test_size: int | None = _checked(None, "an integer of at least 1, or null", lambda v: _limit(v, 1))
     store_size: int | None = _checked(None, "an integer of at least 8, or null", lambda v: _limit(v, 8))
+    pretrain_size: int = _integer(6000, 2)
     split_seed: int = _integer(0, 0)
     overrides: Mapping[str, Any] = field(
         default_factory=dict, metadata={"what": "", "check": lambda v: isinstance(v, Mapping)}
@@ -267,7 +267,7 @@ DEMO = Profile(
     },
 )
 PROFILES = {"full": FULL, "demo": DEMO}
-_PROFILE_FIELDS = ("train_size", "val_size", "test_size", "store_size", "split_seed")
+_PROFILE_FIELDS = ("train_size", "val_size", "test_size", "store_size", "pretrain_size", "split_seed")
 
 
 def resolve(
@@ -292,10 +292,10 @@ def resolve(
     for key in overrides:
         prefix, dot, name = key.rpartition(".")
         if dot and prefix not in bases:
-            raise ValueError(f"unknown recipe {prefix!r} in override {key!r}{_nearest(prefix, bases)}")
+            raise ValueError(f"unknown recipe {prefix!r} in override {key!r}{nearest(prefix, bases)}")
         options = recipe_fields if dot else known
         if name not in options:
-            raise ValueError(f"unknown override {key!r}{_nearest(name, options)}")
+            raise ValueError(f"unknown override {key!r}{nearest(name, options)}")
     chosen = PROFILES[profile]
     sizes = {key: value for key, value in overrides.items() if key in _PROFILE_FIELDS}
     chosen = replace(chosen, **sizes)

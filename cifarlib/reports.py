@@ -13,7 +13,6 @@ from __future__ import annotations
 import ast
 import base64
 import hashlib
-import io
 import json
 import math
 import os
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifarlib import documented
-from cifarlib.recipes import _nearest
+from cifarlib.recipes import nearest
 
 if TYPE_CHECKING:
     import bs4
@@ -134,7 +133,7 @@ def plan(
     files = [find_notebook(level, notebooks) for level in chosen_levels]
     profiles = ("full", "demo", "auto")
     if profile not in profiles:
-        raise ValueError(f"unknown profile {profile!r}{_nearest(profile, profiles)}")
+        raise ValueError(f"unknown profile {profile!r}{nearest(profile, profiles)}")
     declared = [_declared(file) for file in files]
     given = dict(parameters or {})
     _check_parameters(given, dict(zip(chosen_levels, declared, strict=True)))
@@ -196,7 +195,7 @@ def _levels(names: Sequence[str]) -> list[str]:
     for name in names:
         level = f"level{name}" if name.isdigit() else name
         if level not in LEVELS:
-            hint = ": use 1 to 4" if name.isdigit() else _nearest(name, LEVELS)
+            hint = ": use 1 to 4" if name.isdigit() else nearest(name, LEVELS)
             raise ValueError(f"unknown level {name!r}{hint}")
         chosen.add(level)
     return sorted(chosen) or list(LEVELS)
@@ -222,7 +221,7 @@ def _check_parameters(given: Mapping[str, Any], declared: Mapping[str, Mapping[s
         if name in _OPTIONS:
             raise ValueError(f"parameter {name!r} has an option of its own: use {_OPTIONS[name]}")
         if name not in known:
-            hint = _nearest(name, known) if known else ": there are none besides the options"
+            hint = nearest(name, known) if known else ": there are none besides the options"
             raise ValueError(f"unknown notebook parameter {name!r} of {', '.join(declared)}{hint}")
         for names in declared.values():
             if name in names:
@@ -447,11 +446,7 @@ def _joined(outputs: list[Any]) -> list[Any]:
     joined: list[Any] = []
     for output in outputs:
         last = joined[-1] if joined else None
-        if (
-            last is not None
-            and last.output_type == output.output_type == "stream"
-            and last.name == output.name
-        ):
+        if last is not None and last.output_type == output.output_type == "stream" and last.name == output.name:
             last.text += output.text
         else:
             joined.append(output)
@@ -636,6 +631,10 @@ def _content(notebook: nbformat.NotebookNode, results: Mapping[str, Any]) -> bs4
     """Return the notebook's cells as HTML that stands by itself: headings in order, tables readable."""
     from nbconvert import HTMLExporter
 
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # the page's banner has the notice already
+            told = (o.get("data", {}).get("text/markdown") == results["notice"] for o in cell.outputs)
+            cell.outputs = [o for o, double in zip(cell.outputs, told, strict=True) if not double]
     exporter = HTMLExporter(
         template_name="report", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
     )
@@ -729,6 +728,56 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 )
 
 
+_MARKS = "<!-- results: written by `make demo`, not by hand -->", "<!-- end of results -->"
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """Return the levels' accuracies as a Markdown table, with the notice that belongs to them."""
+    lines = [
+        results["notice"],
+        "",
+        "| level | model | documented | measured here (95 % interval) | test images right | training time |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for name, level in documented.LEVELS.items():
+        found = results["levels"].get(name)
+        cells = [_label(name), level.model, _percent(level.test_accuracy)]
+        if found is None:
+            cells += ["not run", "", ""]
+        else:
+            low, high = found["test_interval"]
+            n = results["data"]["images"]["test"]
+            cells += [
+                f"{_percent(found['test_accuracy'])} ({100 * low:.2f} to {100 * high:.2f})",
+                f"{round(found['test_accuracy'] * n):,} of {n:,}",
+                _duration(found["seconds"]),
+            ]
+        lines.append(f"| {' | '.join(cells)} |")
+    environment = results["environment"]
+    lines += ["", f"Measured on {environment['device']}, torch {environment['torch']}."]
+    return "\n".join(lines)
+
+
+def results_place(readme: str | Path) -> tuple[str, str]:
+    """Return what a Markdown file has before and after its results table.
+
+    Raises:
+        ValueError: the file lacks the two marks around it.
+    """
+    text = Path(readme).read_text()
+    start, end = (text.find(mark) for mark in _MARKS)
+    if not 0 <= start < end:
+        raise ValueError(f"{readme} has no place for the results: it needs the lines {_MARKS[0]} and {_MARKS[1]}")
+    return text[: start + len(_MARKS[0])], text[end:]
+
+
+def update_readme(readme: str | Path, folder: str | Path) -> None:
+    """Put the results table of a report folder into a Markdown file, between its marks."""
+    before, after = results_place(readme)
+    results = json.loads((Path(folder) / "results.json").read_text())
+    _write(Path(readme), f"{before}\n{results_table(results)}\n{after}")
+
+
 def _percent(value: float | None) -> str:
     return "—" if value is None else f"{100 * value:.2f} %"
 
@@ -789,8 +838,7 @@ def _costs(levels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
         {
             "label": _label(level),
             "cells": [
-                write(levels[level][key]) if levels[level].get(key) is not None else "—"
-                for key, _, write in shown
+                write(levels[level][key]) if levels[level].get(key) is not None else "—" for key, _, write in shown
             ],
         }
         for level in sorted(levels)
@@ -802,10 +850,8 @@ def _figure(rows: list[dict[str, Any]]) -> dict[str, Any]:
     from cifarlib import plotting
 
     figure = plotting.accuracies(rows)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=160)
-    width = round(figure.get_figwidth() * 100)
-    return {"png": base64.b64encode(file.getvalue()).decode(), "alt": str(figure.get_label()), "width": width}
+    png = base64.b64encode(plotting.png(figure)).decode()
+    return {"png": png, "alt": str(figure.get_label()), "width": round(figure.get_figwidth() * 100)}
 
 
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -870,9 +916,7 @@ def _cells(path: Path) -> dict[str, tuple[str, str]]:
     }
 
 
-def _changed_cells(
-    executed: Mapping[str, tuple[str, str]], source: Mapping[str, tuple[str, str]]
-) -> list[str]:
+def _changed_cells(executed: Mapping[str, tuple[str, str]], source: Mapping[str, tuple[str, str]]) -> list[str]:
     changes = []
     for number, (key, cell) in enumerate(source.items(), 1):
         if executed.get(key) != cell:

@@ -90,7 +90,7 @@ class RunFolder:
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
-            print(f"{self.path} is being written by another process; waiting for it to finish")
+            print(f"{self.path} is being written by another process; waiting for it to finish", flush=True)
             lock.acquire()
         try:
             yield

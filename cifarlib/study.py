@@ -16,9 +16,6 @@ from cifarlib import runs as runs_module
 from cifarlib.recipes import Recipe
 from cifarlib.runs import Run, RunFolder
 
-# Built-in images of other classes, on which the demo's stand-ins for ImageNet weights are trained.
-PRETRAIN_IMAGES, PRETRAIN_VAL_IMAGES = 6000, 500
-
 
 class Study:
     """The four levels on one set of images, under one seed: `study.run("level2")` trains, resumes or loads.
@@ -108,11 +105,12 @@ class Study:
         if name in self._runs:
             return self._runs[name]
         recipe = self.recipe(name)
-        weights: str | None = recipe.weights
+        weights = recipe.weights
         if weights == "pretrain":
-            weights = self._pretrained(recipe.model.removeprefix("se_"), train=train)
-            if weights is None:
+            stand_in = self._pretrained(recipe.model.removeprefix("se_"), train=train)
+            if stand_in is None:
                 return None
+            weights = str(stand_in.path / "model.safetensors")
         run = self._trained(recipe, weights, self.split.train, self.split.val, self.split.test, train=train)
         if run is not None:
             self._runs[name] = run
@@ -120,13 +118,12 @@ class Study:
 
     @cached_property
     def _pretrain_images(self) -> tuple[data.ImageSet, data.ImageSet]:
-        return data.pretrain_set(PRETRAIN_IMAGES, PRETRAIN_VAL_IMAGES, seed=self.profile.split_seed)
+        return data.pretrain_set(self.profile.pretrain_size, n_val=500, seed=self.profile.split_seed)
 
-    def _pretrained(self, model: str, *, train: bool) -> str | None:
-        """Return the path of the demo's stand-in for ImageNet weights, itself a run like any other."""
+    def _pretrained(self, model: str, *, train: bool) -> Run | None:
+        """Return the run that makes the demo's stand-in for ImageNet weights: a run like any other."""
         recipe = replace(self.recipes["pretrain"], name=f"pretrain_{model}", model=model)
-        run = self._trained(recipe, recipe.weights, *self._pretrain_images, None, train=train)
-        return None if run is None else str(run.path / "model.safetensors")
+        return self._trained(recipe, recipe.weights, *self._pretrain_images, None, train=train)
 
     def _trained(
         self,
@@ -149,6 +146,8 @@ class Study:
             classes=train_images.classes,
         )
         if folder.finished():
+            if train:
+                print(f"{recipe.name}: found finished, loaded")
             return folder.load()
         if not train:
             return None
@@ -226,9 +225,7 @@ class Study:
         if self.documented_setting:
             return f"CIFAR-10 ({sizes}) with {self._weights_words()} at 224 px, as the documents have it."
         source = (
-            "CIFAR-10"
-            if self.split.source == "cifar10"
-            else f"Images from the folder `{self.data_root.name}`"
+            "CIFAR-10" if self.split.source == "cifar10" else f"Images from the folder `{self.data_root.name}`"
         )
         return (
             f"**{source}** ({sizes}, {recipe.image_size} px) with {self._weights_words()}: not the documents' "

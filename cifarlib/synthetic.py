@@ -720,7 +720,7 @@ def _any_tint(u: _Dice) -> Colour:
 
 
 def _background(u: _Dice, sheet: _Sheet, kind: _Kind) -> np.ndarray:
-    scene = u.among(kind.scenes, _EVERY_SCENE, stray=0.2)
+    scene = u.among(kind.scenes, _EVERY_SCENE, stray=0.15)
     cast = np.stack([u.flat(), u.flat(), u.flat()], 1)[:, None] * 0.2 - 0.1
     a, b, c, d = np.moveaxis(np.clip(_STOPS[scene] + cast, 0, 1)[..., None, None], 1, 0)
     low, high = _HORIZONS[scene].T[:, :, None, None]
@@ -730,7 +730,7 @@ def _background(u: _Dice, sheet: _Sheet, kind: _Kind) -> np.ndarray:
     canvas = canvas + (c + (d - c) * down - canvas) * lower[:, None]
     across, along, strength = _WAVES[scene].T[:, :, None, None]
     waves = strength * np.sin(np.pi * u(0.7, 1.4) * (across * sheet.x + along * sheet.y) + u(0, 6.3))
-    return canvas + (waves + _MOTTLES[scene][:, None, None] * u(0.4, 1.6) * sheet.clouds(u))[:, None]
+    return canvas + (waves + _MOTTLES[scene][:, None, None] * u(0.3, 1.1) * sheet.clouds(u))[:, None]
 
 
 def _blob(p: _Pen, u: _Dice, reach: float, wide: Scalar, longest: float) -> Field:
@@ -753,13 +753,13 @@ def _render(kind: _Kind, view: View, u: _Dice, sheet: _Sheet) -> tuple[np.ndarra
     clutter = np.maximum(u.below(6) - 1, 0)
     for i in range(4):
         away = np.where(clutter > i, 0, 9).astype(np.float32)[:, None, None]
-        page.paint(_any_tint(u), _blob(page, u, 1.0, u(0.06, 0.25), 3.0) + away)
+        page.paint(_any_tint(u), _blob(page, u, 1.0, u(0.06, 0.2), 2.5) + away)
 
     # A colour close to the background's is moved away from it: camouflage leaves nothing to learn.
     behind = canvas.mean((2, 3), keepdims=True)
-    main = _tint(u, u.among(kind.colours, _EVERY_COLOUR, stray=0.12))
+    main = _tint(u, u.among(kind.colours, _EVERY_COLOUR, stray=0.08))
     distance = np.sqrt(((main - behind) ** 2).sum(1, keepdims=True))
-    main = np.clip(behind + (main - behind) * np.maximum(0.3 / (distance + 0.01), 1), 0.03, 0.97)
+    main = np.clip(behind + (main - behind) * np.maximum(0.42 / (distance + 0.01), 1), 0.03, 0.97)
     toward = np.where(u() < 0.5, 0.1, 0.9).astype(np.float32)[:, None]
     black, white, blue = (np.full(len(canvas), _EVERY_COLOUR.index(c)) for c in ("black", "white", "blue"))
     ink = _Inks(
@@ -772,7 +772,7 @@ def _render(kind: _Kind, view: View, u: _Dice, sheet: _Sheet) -> tuple[np.ndarra
     )
 
     # The pose turns the image's coordinates into the object's.
-    scale, stretch, soft = u(0.58, 0.95), u(0.86, 1.16), u(0.8, 1.5)
+    scale, stretch, soft = u(0.7, 1.0), u(0.86, 1.16), u(0.8, 1.5)
     mirror = np.where(u() < 0.5, -1, 1).astype(np.float32)
     shift = 1.08 - scale
     pen = page.at(u(-1, 1) * shift, u(-1, 1) * shift, scale, u(-1, 1) * kind.lean)
@@ -795,7 +795,7 @@ def _render(kind: _Kind, view: View, u: _Dice, sheet: _Sheet) -> tuple[np.ndarra
     # Light, contrast, brightness and the sensor.
     canvas *= (1 + u(-0.15, 0.15) * sheet.x + u(-0.15, 0.15) * sheet.y)[:, None]
     canvas = (canvas - 0.5) * u(0.6, 1.1)[:, None] + u(0.38, 0.62)[:, None]
-    canvas += sheet.grains(u) * u(0.01, 0.06)[:, None]
+    canvas += sheet.grains(u) * u(0.005, 0.035)[:, None]
     images = (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
     return images, masks, area / sheet.size**2, clutter, occlusion
 

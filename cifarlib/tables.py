@@ -106,10 +106,8 @@ def architecture(model: models.Classifier, image_size: int) -> pd.DataFrame:
 
         return hook
 
-    parts = [
-        (name, part, where) for where in (model.trunk, model.tail) for name, part in where.named_children()
-    ]
-    handles = [part.register_forward_hook(note(name)) for name, part, _ in parts]
+    parts = [*model.trunk.named_children(), *model.tail.named_children()]
+    handles = [part.register_forward_hook(note(name)) for name, part in parts]
     was_training = model.training
     model.eval()
     try:
@@ -120,7 +118,7 @@ def architecture(model: models.Classifier, image_size: int) -> pd.DataFrame:
         for handle in handles:
             handle.remove()
     rows = {}
-    for name, part, where in parts:
+    for name, part in parts:
         count, trainable = models.count_parameters(part)
         state = "" if not count else ("trained" if trainable else "frozen")
         rows[name] = {"output": shapes[name], "parameters": f"{count:,}" if count else "", "state": state}
@@ -251,7 +249,7 @@ def summary(results: Mapping[str, Mapping[str, Any]], test_images: int) -> pd.Da
     for name, level in documented.LEVELS.items():
         found = results.get(name)
         title = f"Level {name[-1]}"
-        stated = percent(level.test_accuracy)
+        stated = percent(level.test_accuracy) if level.test_accuracy is not None else ""
         if found is None:
             rows[title] = {
                 "model": level.model,

@@ -94,7 +94,7 @@ class Engine:
         With `augment`, crop, flip and jitter are drawn from torch's global random state.
         """
         x = data.prepare(data.augment(images, self.recipe) if augment else images, self.recipe)
-        return self._trunk(x.to(_DTYPES[self.precision])) if len(self._trunk) else x
+        return self._trunk(x.to(_DTYPES[self.precision])) if len(self.model.trunk) else x
 
     def cached(self, images: Tensor, what: str) -> Tensor | None:
         """Run all images through the trunk once; None where the result would not fit in memory."""
@@ -182,9 +182,9 @@ def fit(
 
     if recipe.batchnorm == "target":
         starts = range(0, len(train), engine.batch_size)
-        batches = (data.prepare(train.images[s : s + engine.batch_size], recipe) for s in starts)
+        prepared = (data.prepare(train.images[s : s + engine.batch_size], recipe) for s in starts)
         models.recalibrate(
-            engine.model.trunk, progress.bar(batches, what="BatchNorm statistics", total=len(starts))
+            engine.model.trunk, progress.bar(prepared, what="BatchNorm statistics", total=len(starts))
         )
         engine.fold()
     train_features = val_features = None
@@ -200,6 +200,9 @@ def fit(
     tail, optimizer = fabric.setup(engine.model.tail, optimizer)
 
     state = {"tail": tail, "optimizer": optimizer, "epoch": 0, "history": [], "scaler": {}}
+
+    def save(path: Path) -> None:
+        fabric.save(path, state)
 
     def load(path: Path) -> None:
         fabric.load(path, state, weights_only=True)
@@ -217,8 +220,9 @@ def fit(
             epoch_started = time.perf_counter()
             tail.train()
             order = torch.Generator().manual_seed(derive_seed(recipe.seed, epoch, "order"))
-            batches = list(torch.randperm(len(train), generator=order).to(device).split(recipe.batch_size))
-            batches[steps - 1 :] = [torch.cat(batches[steps - 1 :])]
+            shuffled = torch.randperm(len(train), generator=order).to(device)
+            last = (steps - 1) * recipe.batch_size
+            batches = [*shuffled[:last].split(recipe.batch_size), shuffled[last:]] if last else [shuffled]
             losses = torch.zeros(steps, device=device)
             correct = torch.zeros((), dtype=torch.int64, device=device)
             what = f"{recipe.name}, epoch {epoch + 1}/{recipe.epochs}"
@@ -267,7 +271,7 @@ def fit(
             )
             if folder is not None and epoch + 1 < recipe.epochs:
                 state |= {"epoch": epoch + 1, "scaler": fabric.strategy.precision.state_dict()}
-                folder.save_checkpoint(epoch + 1, lambda path: fabric.save(path, state))
+                folder.save_checkpoint(epoch + 1, save)
 
     engine.model.eval()
     train_accuracy = _accuracy(engine.logits(train.images, train_features), train.labels)

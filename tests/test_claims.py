@@ -100,9 +100,7 @@ def given(
     **runs: dict[str, Any],
 ) -> Evidence:
     """Evidence with these runs; `stated` for the documented setting."""
-    return Evidence(
-        {name: make(name, **values) for name, values in runs.items()}, split, stated, measures or {}
-    )
+    return Evidence({name: make(name, **values) for name, values in runs.items()}, split, stated, measures or {})
 
 
 def cams(name: str, **values: Any) -> dict[str, Any]:
@@ -478,9 +476,7 @@ CASES: dict[tuple[str, str], tuple[Evidence, Evidence]] = {
     ),
     ("level4", "Confidence calibration is not addressed"): (
         given(level3={"confidence": 0.6}, efficientnet={"confidence": 0.6}),
-        given(
-            level3={"confidence": 0.9, "val_wrong": 600}, efficientnet={"confidence": 0.9, "val_wrong": 600}
-        ),
+        given(level3={"confidence": 0.9, "val_wrong": 600}, efficientnet={"confidence": 0.9, "val_wrong": 600}),
     ),
     ("level4", "Minor confusion remains among fine-grained"): (
         given(level3={"wrong": ANIMAL_ERRORS}, efficientnet={"wrong": ANIMAL_ERRORS}),

@@ -219,9 +219,7 @@ def test_a_file_with_another_md5_is_replaced_or_refused_and_never_opened(
     assert bad.read_bytes() == content
     assert not (tmp_path / "hit").exists()
     capsys.readouterr()
-    monkeypatch.setattr(
-        data, "CIFAR10", replace(archive, mirrors=(mirrors.serve("good", path.read_bytes()),))
-    )
+    monkeypatch.setattr(data, "CIFAR10", replace(archive, mirrors=(mirrors.serve("good", path.read_bytes()),)))
     assert len(load(FULL, tmp_path).test) == 100
     assert "its md5 is" in capsys.readouterr().err
     assert bad.read_bytes() == path.read_bytes()
@@ -269,9 +267,7 @@ def test_the_official_split_is_exact_stratified_and_disjoint(official: Callable[
         assert part.images.dtype == torch.uint8
         assert part.images.shape == (10 * per_class, 3, 32, 32)
         assert part.labels.bincount().tolist() == [per_class] * 10
-        assert torch.equal(
-            part.images[:, 0, 0, 0].long(), part.labels
-        )  # images and labels still belong together
+        assert torch.equal(part.images[:, 0, 0, 0].long(), part.labels)  # images and labels still belong together
     assert len(rows_of(split.train) | rows_of(split.val) | rows_of(split.test)) == 300
     assert split.test.labels.tolist() == sorted(split.test.labels.tolist())  # the source's order
 

@@ -124,9 +124,7 @@ def test_level_2_and_level_3_are_nine_images_apart():
     assert errors[1] - errors[0] == 9
     assert "545" in correction("level3", 8, "confusion")
     assert "536" in correction("level3", 8, "confusion")
-    assert f"{points(LEVEL3.test_accuracy, LEVEL2.test_accuracy):.2f} points" in correction(
-        "level3", 11, "gains"
-    )
+    assert f"{points(LEVEL3.test_accuracy, LEVEL2.test_accuracy):.2f} points" in correction("level3", 11, "gains")
     assert "9 images" in correction("level3", 11, "gains")
 
 

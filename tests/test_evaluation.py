@@ -107,9 +107,7 @@ def test_options_outside_their_range_are_refused(probs, labels):
         "successes must lie in 0..n.* not 0 of 0": lambda: ev.wilson_interval(0, 0),
         "confidence must lie between 0 and 1.* not 95": lambda: ev.wilson_interval(5, 10, confidence=95),
         "classes must name the 4 classes, not 2": lambda: ev.per_class_report(probs, labels, CLASSES[:2]),
-        r"confusion must have shape \[C, C\], not \[2, 3\]": lambda: ev.most_confused(
-            np.ones((2, 3)), "ab", 1
-        ),
+        r"confusion must have shape \[C, C\], not \[2, 3\]": lambda: ev.most_confused(np.ones((2, 3)), "ab", 1),
         "classes must name the 2 classes, not 4": lambda: ev.most_confused(np.ones((2, 2)), CLASSES, 1),
         "k must not be negative, not -1": lambda: ev.top_mistakes(probs, labels, -1),
         "bins must be at least 1, not 0": lambda: ev.ece(probs, labels, bins=0),

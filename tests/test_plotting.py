@@ -50,9 +50,7 @@ def matrix(classes: int, right: int = 930) -> np.ndarray:
 
 def report(classes: tuple[str, ...]) -> pd.DataFrame:
     values = np.random.default_rng(0).uniform(0.89, 0.97, (len(classes), 3))
-    return pd.DataFrame(values, index=list(classes), columns=["precision", "recall", "f1"]).assign(
-        support=100
-    )
+    return pd.DataFrame(values, index=list(classes), columns=["precision", "recall", "f1"]).assign(support=100)
 
 
 def some_bins(accuracy: tuple[float, ...] = (np.nan, 0.5, 0.9)) -> SimpleNamespace:
@@ -271,9 +269,7 @@ def test_alternative_text_of_a_confusion_matrix_by_hand() -> None:
 
 def test_samples_shows_the_first_images_of_each_class_unchanged() -> None:
     images = pictures(6)
-    figure = plotting.samples(
-        torch.from_numpy(images), torch.tensor([1, 0, 1, 0, 1, 0]), ("a", "b"), per_class=2
-    )
+    figure = plotting.samples(torch.from_numpy(images), torch.tensor([1, 0, 1, 0, 1, 0]), ("a", "b"), per_class=2)
     expected = images[[1, 3, 0, 2]].transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(unframed(figure), expected)
     tops = [image.get_extent()[3] for image in figure.axes[0].images]

@@ -90,9 +90,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     base = tmp_path_factory.mktemp("made {0}")  # papermill formats paths: braces must survive
     notebooks = base / "notebooks"
     write(notebooks, "level1", [new_code_cell(PRINTS), new_code_cell(FIGURE), new_code_cell(TABLE)])
-    more = (
-        "## Results\n\n##### Deep\n\n# A second title\n\nSee [one](level1_x.ipynb).\n\n|a|b|\n|-|-|\n|c|7|\n"
-    )
+    more = "## Results\n\n##### Deep\n\n# A second title\n\nSee [one](level1_x.ipynb).\n\n|a|b|\n|-|-|\n|c|7|\n"
     write(
         notebooks,
         "level2",
@@ -100,9 +98,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
         PARAMETERS + "ablation: bool = False\nrate: float = 0.1\n",
     )
     failing = "items = {}\nitems['<b>key</b>']"
-    write(
-        notebooks, "level3", [new_code_cell("1 + 1"), new_code_cell(failing), new_code_cell("print('after')")]
-    )
+    write(notebooks, "level3", [new_code_cell("1 + 1"), new_code_cell(failing), new_code_cell("print('after')")])
     write(notebooks, "level4", [])
     out = base / "out"
     with pytest.MonkeyPatch.context() as patch:
@@ -183,9 +179,7 @@ def test_executed_notebooks_are_valid_and_keep_ids_and_metadata(made: Any) -> No
     assert (executed.nbformat, executed.nbformat_minor) == (4, 5)
     assert executed.metadata == source.metadata
     kept = [cell for cell in executed.cells if cell.id != "injected-parameters"]
-    assert [(c.id, c.metadata, c.source) for c in kept] == [
-        (c.id, c.metadata, c.source) for c in source.cells
-    ]
+    assert [(c.id, c.metadata, c.source) for c in kept] == [(c.id, c.metadata, c.source) for c in source.cells]
     assert [c.id for c in executed.cells][:3] == ["c0", "c1", "injected-parameters"]
     streams = [o for o in executed.cells[3].outputs if o.output_type == "stream"]
     assert len(streams) == 1, "one stream is one output, however it was cut"
@@ -284,8 +278,7 @@ def test_the_index_shows_what_was_measured(made: Any, tmp_path: Path) -> None:
     levels = {"level1": measured(0.6235, images_per_second=1234.4), "level4": measured(0.8, parameters=1_000)}
     page = index(made, tmp_path / "r", levels=levels)
     rows = [
-        [" ".join(c.get_text(" ").split()) for c in r.find_all(["th", "td"])]
-        for r in page.table.find_all("tr")
+        [" ".join(c.get_text(" ").split()) for c in r.find_all(["th", "td"])] for r in page.table.find_all("tr")
     ]
     assert rows[0][:3] == ["Level", "Measured here", "Documented, CIFAR-10"]
     assert rows[1][1:] == ["62.35 % 60.35 to 63.35 %", "82.06 %", "ResNet-50 (Frozen)", "4", "1 min 15 s"]
@@ -295,9 +288,7 @@ def test_the_index_shows_what_was_measured(made: Any, tmp_path: Path) -> None:
     assert rows[4][1].startswith("80.00 %")
     assert "must not be compared" in page.main.get_text()
     assert "62.35" in page.find("img")["alt"]
-    assert "82.06" not in page.find("img")["alt"], (
-        "the figure must not put the documents' beside built-in images"
-    )
+    assert "82.06" not in page.find("img")["alt"], "the figure must not put the documents' beside built-in images"
     cost = page.find_all("table")[1]
     assert [th.get_text() for th in cost.thead.find_all("th")] == [
         "Level",
@@ -323,9 +314,7 @@ def test_on_cifar10_the_documents_stand_beside_the_measured(made: Any, tmp_path:
         "stored_size": 32,
         "classes": ["<i>cat</i>", "dog"],
     }
-    page = index(
-        made, tmp_path / "r", levels={"level1": measured(0.82)}, data=data, notice="CIFAR-10 `<script>x`"
-    )
+    page = index(made, tmp_path / "r", levels={"level1": measured(0.82)}, data=data, notice="CIFAR-10 `<script>x`")
     assert "must not be compared" not in page.main.get_text()
     assert "82.06" in page.find("img")["alt"]
     assert "<i>cat</i>, dog" in page.main.get_text()
@@ -483,3 +472,12 @@ def test_an_interrupt_ends_cleanly(tmp_path: Path) -> None:
     assert errors.strip().startswith("cifarlib: interrupted")
     assert errors.strip().count("\n") == 0, errors
     assert not list((tmp_path / "reports" / "demo").iterdir())
+
+
+def test_the_readme_shows_the_committed_results(tmp_path: Path) -> None:
+    """README's table is what `make demo` writes from reports/demo/results.json, to the letter."""
+    readme = tmp_path / "README.md"
+    readme.write_text((reports.ROOT / "README.md").read_text())
+    reports.update_readme(readme, reports.ROOT / "reports" / "demo")
+    assert readme.read_text() == (reports.ROOT / "README.md").read_text()
+    assert "Level\u00a04" in readme.read_text()

@@ -1,0 +1,195 @@
+"""The notebooks: their form, a run of all four through papermill, and nbval over what papermill wrote."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = ["level1_baseline", "level2_augmentation", "level3_attention", "level4_ensemble"]
+SHARED = {"profile": "str", "seed": "int", "run_root": "str", "data_root": "str", "overrides": "dict"}
+OWN = {"level2_augmentation": {"ablation"}, "level3_attention": {"cam_images"}, "level4_ensemble": {"convnext"}}
+METADATA = {
+    "accelerator": "GPU",
+    "colab": {"provenance": [], "gpuType": "T4"},
+    "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    "language_info": {"name": "python"},
+}
+# All four levels in a minute or two. Pretraining is in, so that the demo's own path is what is tested.
+SMOKE = {
+    "image_size": 64,
+    "train_size": 60,
+    "val_size": 30,
+    "test_size": 40,
+    "epochs": 1,
+    "batch_size": 20,
+    "pretrain_size": 60,
+    "pretrain.epochs": 1,
+}
+
+
+def code_of(notebook: nbformat.NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tree(source: str) -> ast.Module:
+    return ast.parse(TransformerManager().transform_cell(source))
+
+
+def test_there_are_the_four_levels() -> None:
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestForm:
+    def test_valid_and_empty(self, path: Path) -> None:
+        notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+        nbformat.validate(notebook)
+        assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+        assert notebook.metadata == METADATA
+        assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                assert cell.outputs == [] and cell.execution_count is None
+
+    def test_parameters_are_annotated_literals(self, path: Path) -> None:
+        notebook = nbformat.read(path, as_version=4)
+        tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        assert len(tagged) == 1
+        body = tree(tagged[0].source).body
+        assert all(isinstance(node, ast.AnnAssign) for node in body)
+        found = {node.target.id: ast.unparse(node.annotation) for node in body}  # type: ignore[attr-defined]
+        for node in body:
+            ast.literal_eval(node.value)  # type: ignore[attr-defined]
+        assert {name: found.get(name) for name in SHARED} == SHARED
+        assert set(found) - set(SHARED) == OWN.get(path.stem, set())
+        assert set(papermill.inspect_notebook(str(path))) == set(found)
+
+    def test_it_tells_and_the_library_does(self, path: Path) -> None:
+        cells = code_of(nbformat.read(path, as_version=4))
+        assert 14 <= len(cells) <= 24
+        for source in cells:
+            assert len([line for line in source.splitlines() if line.strip()]) <= 12, source
+            for node in ast.walk(tree(source)):
+                forbidden = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.Try, ast.With)
+                assert not isinstance(node, forbidden), source
+                if isinstance(node, ast.Call):
+                    assert ast.unparse(node.func).rpartition(".")[2] not in {"open", "savefig", "to_csv", "write"}
+
+    def test_no_result_is_typed_into_prose(self, path: Path) -> None:
+        """Percentages in prose: only those of the outside facts about CIFAR-10, named with their source, and
+        thresholds of a definition."""
+        notebook = nbformat.read(path, as_version=4)
+        prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        allowed = {"3 %", "0.5 %", "95 %", "90 %"}
+        assert set(re.findall(r"\d+(?:\.\d+)? ?%", prose)) <= allowed
+        assert not re.findall(r"\b0\.\d{2,}\b", prose)
+
+    def test_sections_are_numbered_in_order(self, path: Path) -> None:
+        notebook = nbformat.read(path, as_version=4)
+        prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        numbers = [int(number) for number in re.findall(r"^## (\d+)\.", prose, flags=re.M)]
+        assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 8
+        assert len(re.findall(r"^# ", prose, flags=re.M)) == 1
+
+    def test_the_address_is_the_projects(self, path: Path) -> None:
+        """The repository stands in pyproject's [project.urls]; badge and set-up cell follow it."""
+        address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+        slug = address.removeprefix("https://github.com/")
+        notebook = nbformat.read(path, as_version=4)
+        badge = notebook.cells[0].source
+        assert f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{path.name}" in badge
+        assert f"cifarlib @ git+{address}" in notebook.cells[1].source
+        assert "google.colab" in notebook.cells[1].source
+        everything = "\n".join(cell.source for cell in notebook.cells)
+        assert set(re.findall(r"github\.com/([\w-]+/[\w-]+)", everything)) == {slug}
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All four levels through the command line and papermill, on the smoke setting."""
+    folder = tmp_path_factory.mktemp("smoke")
+    settings = [f"--set={name}={value}" for name, value in SMOKE.items()]
+    command = [sys.executable, "-W", "error", "-m", "cifarlib", "report", "--profile", "demo"]
+    command += ["--out", str(folder / "out"), "--run-root", "runs", *settings]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out"
+
+
+def test_the_smoke_run_leaves_four_good_reports(reports: Path) -> None:
+    results = json.loads((reports / "results.json").read_text())
+    assert set(results["levels"]) == {"level1", "level2", "level3", "level4"}
+    for level in results["levels"].values():
+        assert 0 <= level["test_accuracy"] <= 1
+        low, high = level["test_interval"]
+        assert low <= level["test_accuracy"] <= high
+    assert results["data"]["source"] == "synthetic"
+    for name in NAMES:
+        notebook = nbformat.read(reports / f"{name}.ipynb", as_version=4)
+        for cell in notebook.cells:
+            for output in cell.get("outputs", []):
+                assert output.output_type != "error"
+                # A warning or a progress bar in a saved output is a fault.
+                assert output.get("name") != "stderr", output.get("text")
+        assert (reports / f"{name}.html").stat().st_size < 2_000_000
+
+
+def nbval(folder: Path, names: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run nbval in fresh processes; the kernels' folder is the notebooks', where no run has been kept."""
+    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
+    command += [f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}", "--nbval-cell-timeout=600"]
+    return subprocess.run(
+        [*command, f"--rootdir={folder}", *(f"{name}.ipynb" for name in names)],
+        cwd=folder,
+        env=os.environ | {"CIFARLIB_PROGRESS": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_nbval_finds_the_same_outputs_again(reports: Path) -> None:
+    """The levels train again from nothing, in another process, to the same printed digit."""
+    assert not (reports / "runs").exists()
+    done = nbval(reports, NAMES)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert (reports / "runs").exists()
+
+
+def test_nbval_sees_one_changed_digit(reports: Path) -> None:
+    shutil.rmtree(reports / "runs", ignore_errors=True)  # loaded runs print other lines than trained ones
+    path = reports / "level1_baseline.ipynb"
+    original = path.read_text()
+    notebook = nbformat.reads(original, as_version=4)
+    outputs = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "test accuracy" in json.dumps(output.get("data", {}).get("text/plain", ""))
+    ]
+    text = outputs[0].data["text/plain"]
+    digit = re.search(r"(\d)(?=\d? %)", text)
+    assert digit is not None
+    changed = text[: digit.start()] + str((int(digit[0]) + 1) % 10) + text[digit.end() :]
+    outputs[0].data["text/plain"] = changed
+    try:
+        path.write_text(nbformat.writes(notebook))
+        done = nbval(reports, ["level1_baseline"])
+    finally:
+        path.write_text(original)
+    assert done.returncode == 1, done.stdout
+    assert "1 failed" in done.stdout

@@ -1,0 +1,168 @@
+"""The study: from a level's name to a run that is trained, resumed or loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cifarlib import Study, data, evaluation, training
+from cifarlib.runs import RunError
+
+# The whole study in seconds: few small images, one epoch, no pretraining.
+SMALL = {
+    "weights": "none",
+    "image_size": 32,
+    "train_size": 40,
+    "val_size": 20,
+    "test_size": 30,
+    "epochs": 1,
+    "batch_size": 20,
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def study(root: Path, **overrides: object) -> Study:
+    return Study("demo", run_root=root, overrides=SMALL | overrides)
+
+
+def test_a_run_is_trained_once_and_then_loaded(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study(root).find("level1") is None
+    run = study(root).run("level1")
+    assert "level1 epoch  1/1" in capsys.readouterr().out
+    again = study(root).run("level1")
+    assert "epoch" not in capsys.readouterr().out
+    assert again.path == run.path
+    np.testing.assert_array_equal(again.predictions["test_probs"], run.predictions["test_probs"])
+    assert study(root).find("level1") is not None
+    assert study(root, epochs=2).find("level1") is None  # another recipe is another run
+    assert study(root, test_size=29).find("level1") is None  # and so are other images
+
+
+def test_metrics_agree_with_the_predictions_and_the_saved_model(root: Path) -> None:
+    here = study(root)
+    run = here.run("level1")
+    labels = here.split.test.labels.numpy()
+    np.testing.assert_array_equal(run.predictions["test_labels"], labels)
+    assert run.metrics["test_accuracy"] == evaluation.accuracy(run.predictions["test_probs"], labels)
+    assert run.metrics["val_accuracy"] == pytest.approx(run.history["val_accuracy"].iloc[-1])
+    model = here.model("level1")
+    with torch.no_grad():
+        probs = model(data.prepare(here.split.test.images, run.recipe)).softmax(dim=1).numpy()
+    # The saved model is fp32 and not folded; the run's predictions may be bf16's.
+    np.testing.assert_allclose(run.predictions["test_probs"], probs, atol=0.02)
+    assert not model.training
+
+
+def test_the_test_set_is_not_touched_before_the_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fit` is given training and validation images; the test images are read after it, once."""
+    here = study(tmp_path)
+    events: list[str] = []
+    fit, probs = training.fit, training.Engine.probs
+
+    def watched_fit(engine: object, train: data.ImageSet, val: data.ImageSet, **options: object) -> object:
+        events.append("fit")
+        assert {train.fingerprint, val.fingerprint}.isdisjoint({here.split.test.fingerprint})
+        return fit(engine, train, val, **options)  # type: ignore[arg-type]
+
+    def watched_probs(engine: training.Engine, images: torch.Tensor) -> np.ndarray:
+        events.append("test" if images is here.split.test.images else "val")
+        return probs(engine, images)
+
+    monkeypatch.setattr(training, "fit", watched_fit)
+    monkeypatch.setattr(training.Engine, "probs", watched_probs)
+    here.run("level1")
+    assert events == ["fit", "val", "test"]
+
+
+def test_level_4_opened_alone_trains_its_members(tmp_path: Path) -> None:
+    here = study(tmp_path)
+    probs = here.ensemble()
+    assert sorted(path.name.rpartition("-")[0] for path in tmp_path.iterdir()) == ["efficientnet", "level3"]
+    members = [here.run(name).predictions["test_probs"] for name in ("level3", "efficientnet")]
+    np.testing.assert_allclose(probs, (members[0] + members[1]) / 2, rtol=1e-6)
+
+    results = here.results()
+    assert list(results) == ["level3", "level4"]  # levels that were not run are missing
+    labels = here.split.test.labels.numpy()
+    assert results["level4"]["test_accuracy"] == evaluation.accuracy(probs, labels)
+    assert results["level4"]["seconds"] == pytest.approx(
+        sum(here.run(name).metrics["seconds"] for name in ("level3", "efficientnet"))
+    )
+    low, high = results["level4"]["test_interval"]
+    assert low <= results["level4"]["test_accuracy"] <= high
+
+
+def test_the_demo_pretrains_a_stand_in_once_per_backbone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = SMALL | {"weights": "pretrain", "pretrain_size": 40, "pretrain.epochs": 1}
+    here = Study("demo", run_root=tmp_path, overrides=small)
+    assert here.find("level1") is None
+    first = here.run("level1")
+    assert "pretrain_resnet50 epoch" in capsys.readouterr().out
+    here.run("level2")
+    assert "pretrain" not in capsys.readouterr().out
+    assert "not CIFAR-10" in here.notice() and "pretrained on the spot" in here.notice()
+
+    # The frozen trunk of level 1 is the pretrained one, bit for bit.
+    (stand_in,) = tmp_path.glob("pretrain_resnet50-*")
+    from safetensors.torch import load_file
+
+    pretrained, trunk = load_file(stand_in / "model.safetensors"), here.model("level1").trunk
+    for name, value in trunk.state_dict().items():
+        assert torch.equal(value, pretrained[name]), name
+    assert Study("demo", run_root=tmp_path, overrides=small).run("level1").path == first.path
+
+
+def test_auto_says_loudly_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = Study("auto").profile.name
+    out = capsys.readouterr().out
+    assert chosen == ("full" if torch.cuda.is_available() else "demo")
+    assert f"{chosen.upper()} profile" in out
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown profile 'quick'"):
+        Study("quick")
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        study(tmp_path, epoch=3)
+    with pytest.raises(ValueError, match="unknown run 'level5': known are level1"):
+        study(tmp_path).run("level5")
+    with pytest.raises(FileNotFoundError, match=r"weights='missing\.pth' is no file"):
+        study(tmp_path, weights="missing.pth").run("level1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = study(tmp_path).run("level1").path
+    (path / "metrics.json").write_text("{}")
+    with pytest.raises(RunError, match="damaged"):
+        study(tmp_path).run("level1")
+    assert (path / "model.safetensors").exists()
+
+
+def test_documented_figures_count_only_in_the_documents_setting(root: Path) -> None:
+    here = study(root)
+    assert not here.documented_setting
+    assert here.builtin
+    verdicts = {row["claim"]: row["verdict"] for row in here.claims("level1")}
+    assert "not measurable here" in verdicts.values()
+
+
+def test_photographs_run_from_start_to_result(photographs: Path, tmp_path: Path) -> None:
+    """An image folder of real photographs through level 1 (a smoke run: random weights, two epochs)."""
+    overrides = {"weights": "none", "image_size": 32, "epochs": 2, "batchnorm": "target"}
+    here = Study("full", run_root=tmp_path, data_root=photographs, overrides=overrides)
+    run = here.run("level1")
+    assert here.classes[0] == "airplane" and len(here.classes) == 10
+    assert run.history["train_loss"].iloc[1] < run.history["train_loss"].iloc[0]
+    assert "Images from the folder" in here.notice() and not here.documented_setting

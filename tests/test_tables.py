@@ -1,0 +1,483 @@
+"""The tables' cells, worked out by hand from small inputs."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from scipy.stats import binomtest
+
+from cifarlib import documented, evaluation, models, tables
+from cifarlib.data import ImageSet, Split
+from cifarlib.recipes import LEVEL1, LEVEL2, LEVEL3, Recipe, documented_recipe
+from cifarlib.runs import Run
+
+
+def cells(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    return frame.to_dict("index")
+
+
+def run(recipe: Recipe, *, right: int = 3, n: int = 4, **metrics: Any) -> Run:
+    """A run with `right` of `n` test images predicted correctly; `metrics` adds to or replaces its figures."""
+    labels = np.arange(n) % 2
+    predicted = np.where(np.arange(n) < right, labels, 1 - labels)
+    probs = np.where(np.arange(2) == predicted[:, None], 0.8, 0.2).astype(np.float32)
+    return Run(
+        recipe=recipe,
+        path=Path("runs/one"),
+        classes=("cat", "dog"),
+        history=history(3),
+        predictions={"val_probs": probs, "val_labels": labels, "test_probs": probs, "test_labels": labels},
+        metrics={
+            "train_accuracy": 0.98765,
+            "val_accuracy": 0.5,
+            "test_accuracy": right / n,
+            "test_nll": 0.43216,
+            "parameters": 23_528_522,
+            "trainable_parameters": 20_490,
+            "images_per_second": 1234.5678,
+            "precision": "32-true",
+            "cached_features": True,
+        }
+        | metrics,
+        environment={},
+    )
+
+
+def history(n: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "epoch": range(1, n + 1),
+            "train_loss": [1 / e for e in range(1, n + 1)],
+            "train_accuracy": [0.7 + e / 100 for e in range(1, n + 1)],
+            "val_loss": [2 / e for e in range(1, n + 1)],
+            "val_accuracy": [0.71111] * n,
+            "learning_rate": [1e-3] * n,
+            "seconds": [10.04, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0][:n],
+        }
+    )
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    found = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
+# --- Numbers as text ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fraction", "digits", "text"),
+    [
+        (0.8206, 2, "82.06 %"),
+        (1.0, 2, "100.00 %"),
+        (0.0, 1, "0.0 %"),
+        (2 / 3, 1, "66.7 %"),
+        (-0.0009, 2, "-0.09 %"),
+    ],
+)
+def test_percent(fraction: float, digits: int, text: str) -> None:
+    assert tables.percent(fraction, digits) == text
+
+
+@pytest.mark.parametrize(("right", "n"), [(8206, 10_000), (9464, 10_000), (0, 50), (50, 50), (3, 4)])
+def test_an_interval_is_wilsons(right: int, n: int) -> None:
+    low, high = wilson(right, n)
+    assert tables.interval(right / n, n) == f"{100 * right / n:.2f} % ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def test_the_documents_baseline_with_its_interval() -> None:
+    # By hand, z = 1.96: centre (8206 + 1.92) / 10003.84 = 0.82048, half-width 0.00752.
+    assert tables.interval(0.8206, 10_000) == "82.06 % (81.30 to 82.80)"
+
+
+def test_bounds_are_the_same_interval_as_fractions() -> None:
+    accuracy, low, high = tables.bounds(run(LEVEL1, right=3, n=4))
+    assert accuracy == 0.75
+    assert (low, high) == pytest.approx(wilson(3, 4))
+
+
+# --- The split ---------------------------------------------------------------------------------------------
+
+
+def image_set(counts: tuple[int, ...]) -> ImageSet:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    classes = tuple("abc"[: len(counts)])
+    return ImageSet(torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8), labels, classes, "folder", "0" * 16)
+
+
+def test_the_split_gives_true_shares_beside_the_stated_ones() -> None:
+    split = Split(train=image_set((2000, 1998, 2)), val=image_set((500, 500, 0)), test=image_set((500, 250, 250)))
+    assert cells(tables.split(split)) == {
+        "train": {
+            "images": "4,000",
+            "share": "66.7 %",
+            "stated in the documents": "80 %",
+            "images per class": "2 to 2000",
+        },
+        "validation": {
+            "images": "1,000",
+            "share": "16.7 %",
+            "stated in the documents": "10 %",
+            "images per class": "0 to 500",
+        },
+        "test": {
+            "images": "1,000",
+            "share": "16.7 %",
+            "stated in the documents": "10 %",
+            "images per class": "250 to 500",
+        },
+    }
+
+
+def test_a_balanced_part_states_one_number_per_class() -> None:
+    split = Split(train=image_set((4, 4)), val=image_set((1, 1)), test=image_set((1, 1)))
+    assert list(tables.split(split)["images per class"]) == ["4", "1", "1"]
+
+
+# --- Recipes -----------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_marks_what_is_changed_here() -> None:
+    table = cells(tables.configuration(replace(LEVEL2, epochs=4, hue=0.0, seed=7)))
+    assert table["epochs"] == {"here": "4", "the study's": "10", "origin": "documented, changed here"}
+    assert table["hue"] == {"here": "0", "the study's": "0.1", "origin": "assumed, changed here"}
+    assert table["learning_rate"] == {"here": "0.0003", "the study's": "0.0003", "origin": "documented"}
+    assert table["weight_decay"] == {"here": "0.0001", "the study's": "0.0001", "origin": "documented"}
+    assert table["augment"] == {"here": "yes", "the study's": "yes", "origin": "documented"}
+    assert table["dilation"] == {"here": "no", "the study's": "no", "origin": "assumed"}
+    assert table["model"] == {"here": "resnet50", "the study's": "resnet50", "origin": "documented"}
+    assert sum("changed here" in row["origin"] for row in table.values()) == 2
+
+
+def test_a_configuration_leaves_out_what_has_no_effect() -> None:
+    silent, augmentation = (
+        {"name", "seed"},
+        {"crop_padding", "flip", "brightness", "contrast", "saturation", "hue"},
+    )
+    se = {"se_ratio", "se_init"}
+    every = set(Recipe.__dataclass_fields__)
+    assert set(tables.configuration(LEVEL1).index) == every - silent - augmentation - se
+    assert set(tables.configuration(LEVEL2).index) == every - silent - se
+    assert set(tables.configuration(LEVEL3).index) == every - silent
+
+
+def test_an_arms_configuration_is_held_against_the_arm() -> None:
+    arm = replace(documented_recipe("level2_noaug_frozen"), epochs=3)
+    table = cells(tables.configuration(arm))
+    assert table["trainable"] == {"here": "head", "the study's": "head", "origin": "documented"}
+    assert [name for name, row in table.items() if "changed" in row["origin"]] == ["epochs"]
+
+
+def test_a_difference_lists_the_fields_that_differ_and_no_others() -> None:
+    table = tables.difference(LEVEL1, LEVEL2)
+    assert cells(table) == {
+        "trainable": {"level1": "head", "level2": "layer4"},
+        "augment": {"level1": "no", "level2": "yes"},
+        "optimizer": {"level1": "adam", "level2": "adamw"},
+        "learning_rate": {"level1": "0.001", "level2": "0.0003"},
+        "weight_decay": {"level1": "0", "level2": "0.0001"},
+        "schedule": {"level1": "constant", "level2": "cosine"},
+        "epochs": {"level1": "5", "level2": "10"},
+    }
+    assert len(tables.difference(LEVEL1, replace(LEVEL1, name="other", seed=3))) == 0
+
+
+# --- Architecture ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model() -> models.Classifier:
+    return models.build(replace(LEVEL3, weights="none"), 10)
+
+
+def test_the_architecture_is_listed_in_order_with_its_totals(model: models.Classifier) -> None:
+    table = tables.architecture(model, 64)
+    trunk = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"]
+    assert list(table.index) == [*trunk, "layer4", "se", "avgpool", "flatten", "fc", "all"]
+    rows = cells(table)
+    assert rows["conv1"] == {"output": "64 x 32 x 32", "parameters": "9,408", "state": "frozen"}
+    assert rows["relu"] == {"output": "64 x 32 x 32", "parameters": "", "state": ""}
+    assert rows["layer3"] == {"output": "1024 x 4 x 4", "parameters": "7,098,368", "state": "frozen"}
+    assert rows["layer4"] == {"output": "2048 x 2 x 2", "parameters": "14,964,736", "state": "trained"}
+    assert rows["se"] == {"output": "2048 x 2 x 2", "parameters": "524,288", "state": "trained"}
+    assert rows["flatten"] == {"output": "2048", "parameters": "", "state": ""}
+    assert rows["fc"] == {"output": "10", "parameters": "20,490", "state": "trained"}
+    assert rows["all"] == {"output": "", "parameters": "24,052,810", "state": "15,509,514 trained"}
+    listed = [int(row["parameters"].replace(",", "")) for row in rows.values() if row["parameters"]]
+    assert sum(listed[:-1]) == listed[-1]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_as_it_was(training: bool, model: models.Classifier) -> None:
+    model = copy.deepcopy(model).train(training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    tables.architecture(model, 64)
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_model_is_left_as_it_was_when_it_cannot_run(model: models.Classifier) -> None:
+    model = copy.deepcopy(model).train()
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(RuntimeError):
+        tables.architecture(model, 0)
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+# --- Results -----------------------------------------------------------------------------------------------
+
+
+def test_epochs_stand_beside_the_documented_ones() -> None:
+    table = tables.epochs(history(6), documented.LEVEL1)
+    assert list(table.index) == [f"epoch {e}" for e in range(1, 7)]
+    rows = cells(table)
+    assert rows["epoch 1"] == {
+        "train loss": "1.0000",
+        "val loss": "2.0000",
+        "train accuracy": "71.00 %",
+        "val accuracy": "71.11 %",
+        "documented train": "74.28 %",
+        "documented val": "78.94 %",
+        "time": "10.0 s",
+    }
+    assert rows["epoch 3"]["train loss"] == "0.3333"
+    assert (rows["epoch 5"]["documented train"], rows["epoch 5"]["documented val"]) == ("81.06 %", "82.23 %")
+    assert (rows["epoch 6"]["documented train"], rows["epoch 6"]["documented val"]) == ("", "")
+
+
+def test_epochs_without_a_level_name_no_document() -> None:
+    table = tables.epochs(history(2))
+    assert list(table) == ["train loss", "val loss", "train accuracy", "val accuracy", "time"]
+
+
+def test_accuracies_compare_runs_by_the_callers_names() -> None:
+    table = tables.accuracies({"level 1": run(LEVEL1, right=3), "other": run(LEVEL2, right=4, test_nll=0.1)})
+    low, high = wilson(3, 4)
+    assert cells(table)["level 1"] == {
+        "train accuracy": "98.77 %",
+        "val accuracy": "50.00 %",
+        "test accuracy (95 % interval)": f"75.00 % ({100 * low:.2f} to {100 * high:.2f})",
+        "test NLL": "0.4322",
+    }
+    assert cells(table)["other"]["test accuracy (95 % interval)"].startswith("100.00 % (")
+    assert cells(table)["other"]["test NLL"] == "0.1000"
+
+
+def test_arms_are_listed_by_their_factors() -> None:
+    runs = {name: run(documented_recipe(name)) for name in ("level2_noaug_frozen", "level2_noaug", "level2")}
+    table = tables.arms(runs)
+    assert list(table["augmentation"]) == ["no", "no", "yes"]
+    assert list(table["fine-tuning"]) == ["no", "yes", "yes"]
+    assert set(table["train accuracy"]) == {"98.77 %"}
+    assert table["test accuracy (95 % interval)"].iloc[0] == tables.interval(0.75, 4)
+
+
+def test_per_class_formats_the_report() -> None:
+    probs = [[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]]
+    report = evaluation.per_class_report(probs, [0, 1, 0], ["cat", "<dog>"])
+    assert cells(tables.per_class(report)) == {
+        "cat": {"precision": "1.000", "recall": "0.500", "f1": "0.667", "images": "2"},
+        "<dog>": {"precision": "0.500", "recall": "1.000", "f1": "0.667", "images": "1"},
+        "macro average": {"precision": "0.750", "recall": "0.750", "f1": "0.667", "images": "3"},
+    }
+
+
+def test_votes_count_confident_mistakes() -> None:
+    labels = np.array([0, 0, 1, 1])
+    sure = np.array([[0.95, 0.05], [0.05, 0.95], [0.05, 0.95], [0.8, 0.2]])
+    table = cells(tables.votes({"sure": sure, "right": np.eye(2)[labels]}, labels))
+    # Two of four right; true classes have 0.95, 0.05, 0.95, 0.2; of the two mistakes one is above 0.9.
+    nll = -np.log([0.95, 0.05, 0.95, 0.2]).mean()
+    # Two bins hold images: three of confidence 0.95 of which two are right, one of 0.8 that is wrong.
+    ece = 0.75 * abs(2 / 3 - 0.95) + 0.25 * 0.8
+    assert table["sure"] == {
+        "test accuracy (95 % interval)": tables.interval(0.5, 4),
+        "test NLL": f"{nll:.4f}",
+        "ECE": f"{ece:.4f}",
+        "confident mistakes": "1",
+    }
+    assert table["right"]["confident mistakes"] == "0"
+    assert table["right"]["test accuracy (95 % interval)"].startswith("100.00 % (")
+
+
+def test_cams_average_what_was_measurable() -> None:
+    nan = float("nan")
+    measured = {
+        "map_size": 4,
+        "compactness": np.array([0.2, nan, 0.4]),
+        "pointing": np.array([True, False, True]),
+        "energy": np.array([0.5, nan, 0.25]),
+        "object_share": np.array([0.1, 0.2, 0.3]),
+    }
+    table = cells(tables.cams({"a": measured, "b": {"map_size": 2, "compactness": np.array([0.5])}}))
+    assert table["a"] == {
+        "map": "4 x 4",
+        "compactness": "0.300",
+        "on the object": "66.7 %",
+        "energy inside": "37.5 %",
+        "object's share": "20.0 %",
+    }
+    assert (table["b"]["map"], table["b"]["compactness"]) == ("2 x 2", "0.500")
+    assert pd.isna(table["b"]["on the object"])
+
+
+def test_costs() -> None:
+    runs = {"cached": run(LEVEL1), "not": run(LEVEL2, cached_features=False, trainable_parameters=14_985_226)}
+    assert cells(tables.costs(runs)) == {
+        "cached": {
+            "parameters": "23,528,522",
+            "trained": "20,490",
+            "an epoch": "3.0 s",  # the median, which the first epoch's warm-up does not move
+            "training speed": "1235 images/s",
+            "precision": "32-true",
+            "trunk computed": "once",
+        },
+        "not": {
+            "parameters": "23,528,522",
+            "trained": "14,985,226",
+            "an epoch": "3.0 s",
+            "training speed": "1235 images/s",
+            "precision": "32-true",
+            "trunk computed": "every epoch",
+        },
+    }
+
+
+RESULTS: Mapping[str, Mapping[str, Any]] = {
+    "level2": {
+        "test_accuracy": 0.75,
+        "test_nll": 0.5,
+        "epochs": 10,
+        "trainable_parameters": 14_985_226,
+        "seconds": 61.26,
+        "test_interval": [0.5, 0.9],
+    }
+}
+
+
+def test_a_summary_says_which_levels_were_not_run() -> None:
+    table = tables.summary(RESULTS, 40)
+    assert list(table.index) == ["Level 1", "Level 2", "Level 3", "Level 4"]
+    assert list(table["documented"]) == ["82.06 %", "94.64 %", "94.55 %", "95.11 %"]
+    measured = "test accuracy (95 % interval)"
+    assert list(table[measured]) == ["not run", tables.interval(0.75, 40), "not run", "not run"]
+    assert cells(table)["Level 2"] == {
+        "model": "ResNet-50 + Aug",
+        "documented": "94.64 %",
+        measured: tables.interval(0.75, 40),
+        "test NLL": "0.5000",
+        "epochs": "10",
+        "trained parameters": "14,985,226",
+        "training time": "61.3 s",
+    }
+    assert set(tables.summary({}, 40)[measured]) == {"not run"}
+
+
+@pytest.mark.parametrize(("setting", "stated"), [(True, 0.9464), (False, None)])
+def test_a_staircase_compares_only_in_the_documents_setting(setting: bool, stated: float | None) -> None:
+    row = {"name": "Level 2", "accuracy": 0.75, "low": 0.5, "high": 0.9, "documented": stated}
+    assert tables.staircase(RESULTS, setting) == [row]
+
+
+def test_claims_are_numbered_in_order() -> None:
+    rows = [
+        {
+            "verdict": "holds",
+            "section": "6",
+            "claim": "first",
+            "evidence": "1 > 0",
+            "rule": "r",
+            "level": "level1",
+        },
+        {"verdict": "does not hold", "section": "8", "claim": "second", "evidence": "", "rule": "s", "level": "x"},
+    ]
+    table = tables.claims(iter(rows))
+    assert list(table) == ["section", "claim", "evidence", "verdict", "rule"]
+    assert list(table.index) == ["1", "2"]
+    assert list(table["verdict"]) == ["holds", "does not hold"]
+
+
+# --- Showing -----------------------------------------------------------------------------------------------
+
+
+class Text(HTMLParser):
+    """Collects the cells' text and the tags of a piece of HTML."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.rows: list[list[str]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.add(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
+
+
+def shown(frame: pd.DataFrame) -> dict[str, str]:
+    InteractiveShell.instance()
+    try:
+        with capture_output() as captured:
+            tables.show(frame)
+    finally:
+        InteractiveShell.clear_instance()
+    (output,) = captured.outputs
+    return dict(output.data)
+
+
+def test_show_gives_a_page_and_a_terminal_the_whole_table() -> None:
+    long = "The ablation confirms that " + "the applied techniques are " * 20 + "responsible."
+    wide = {f"column {i}": [long if i == 0 else f"cell {i}"] * 90 for i in range(30)}
+    frame = pd.DataFrame(wide, index=[f"row {i} {'x' * 120}" for i in range(90)])
+    data = shown(frame)
+    assert set(data) == {"text/html", "text/plain"}
+    header, *rows = Text(data["text/html"]).rows
+    assert header == ["", *frame.columns]
+    assert rows == [[name, *row] for name, row in zip(frame.index, frame.to_numpy().tolist(), strict=True)]
+    lines = data["text/plain"].splitlines()
+    assert len(lines) == 91
+    for name, line in zip(frame.index, lines[1:], strict=True):
+        assert line.startswith(name)
+        assert line.count(long) == 1
+        assert line.endswith("cell 29")
+
+
+def test_show_escapes_names_and_cells() -> None:
+    evil = "<script>alert('x')</script> & <b>"
+    frame = pd.DataFrame({evil: [evil]}, index=[evil])
+    data = shown(frame)
+    page = Text(data["text/html"])
+    assert page.tags == {"table", "thead", "tbody", "tr", "th", "td"}
+    assert page.rows == [["", evil], [evil, evil]]
+    assert data["text/plain"].count(evil) == 3
+
+
+def test_show_leaves_missing_cells_and_the_indexs_name_empty() -> None:
+    frame = pd.DataFrame({"a": ["1", None], "b": [np.nan, "2"]}, index=pd.Index(["x", "y"], name="hidden"))
+    data = shown(frame)
+    assert Text(data["text/html"]).rows == [["", "a", "b"], ["x", "1", ""], ["y", "", "2"]]
+    for text in data.values():
+        assert not re.search("nan|none|hidden", text, flags=re.IGNORECASE)

@@ -1,0 +1,257 @@
+"""The training loop: exactness of its short cuts, resumption, golden losses, refusals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifarlib import data, models, recipes, training
+from cifarlib.data import ImageSet
+from cifarlib.recipes import Recipe
+from cifarlib.runs import RunFolder
+
+CPU = torch.device("cpu")
+TINY = {"weights": "none", "image_size": 32, "batch_size": 16, "epochs": 2, "precision": "32-true"}
+LEVEL1 = replace(recipes.LEVEL1, **TINY)
+LEVEL2 = replace(recipes.LEVEL2, **TINY)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[ImageSet, ImageSet]:
+    split = data.load(replace(recipes.DEMO, train_size=48, val_size=20, test_size=10), image_size=32)
+    return split.train, split.val
+
+
+def train(
+    recipe: Recipe, images: tuple[ImageSet, ImageSet], batch_size: int = 256, **options: object
+) -> tuple[training.Fitted, models.Classifier]:
+    model = models.build(recipe, 10)
+    engine = training.Engine(model, recipe, CPU, batch_size=batch_size)
+    fitted = training.fit(engine, *images, say=lambda line: None, **options)  # type: ignore[arg-type]
+    return fitted, model
+
+
+def assert_same_state(a: models.Classifier, b: models.Classifier) -> None:
+    state = b.state_dict()
+    assert a.state_dict().keys() == state.keys()
+    for name, value in a.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+# Ten losses of level 2 on 16 built-in images, one step an epoch, in fp32 on one thread. They hold the order of
+# images, augmentation, normalisation, model, initial values, optimiser and schedule together: a change that
+# moves them is a change of every result, and is to be made on purpose.
+GOLDEN = ()
+
+
+def golden_losses(learning_rate: float, images: tuple[ImageSet, ImageSet]) -> np.ndarray:
+    recipe = replace(LEVEL2, epochs=10, learning_rate=learning_rate)
+    fitted, _ = train(recipe, (images[0].take(torch.arange(16)), images[1]))
+    return fitted.history["train_loss"].to_numpy()
+
+
+def test_golden_losses(images: tuple[ImageSet, ImageSet]) -> None:
+    np.testing.assert_allclose(golden_losses(3e-4, images), GOLDEN, rtol=1e-4)
+
+
+def test_another_learning_rate_breaks_the_golden_losses(images: tuple[ImageSet, ImageSet]) -> None:
+    others = golden_losses(3.3e-4, images)
+    assert others[0] == pytest.approx(GOLDEN[0], rel=1e-4)  # the first step has not moved yet
+    assert (np.abs(others[1:] / np.array(GOLDEN[1:]) - 1) > 1e-4).sum() >= 8
+
+
+def test_frozen_stays_bit_identical_and_the_tail_learns(images: tuple[ImageSet, ImageSet]) -> None:
+    before = models.build(LEVEL2, 10)
+    _, after = train(LEVEL2, images)
+    for name, value in before.trunk.state_dict().items():
+        assert torch.equal(value, after.trunk.state_dict()[name]), name
+    changed = [
+        not torch.equal(value, after.tail.state_dict()[name]) for name, value in before.tail.state_dict().items()
+    ]
+    assert all(changed)
+
+
+@pytest.mark.parametrize("trainable", ["head", "layer4"])
+def test_cached_trunk_features_change_nothing(images: tuple[ImageSet, ImageSet], trainable: str) -> None:
+    """At equal batching the cache is exact: same history, same weights, bit for bit."""
+    recipe = replace(LEVEL2, trainable=trainable, augment=False)
+    val = images[1].take(torch.arange(16))
+    cached, a = train(recipe, (images[0], val), batch_size=16, cache=True)
+    uncached, b = train(recipe, (images[0], val), batch_size=16, cache=False)
+    assert cached.cost["cached_features"] and not uncached.cost["cached_features"]
+    columns = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    assert cached.history[columns].equals(uncached.history[columns])
+    assert cached.train_accuracy == uncached.train_accuracy
+    assert_same_state(a, b)
+
+
+def test_augmented_images_are_never_cached(images: tuple[ImageSet, ImageSet]) -> None:
+    fitted, _ = train(replace(LEVEL2, epochs=1), images)
+    assert not fitted.cost["cached_features"]
+
+
+def test_the_cache_is_refused_where_memory_is_short(
+    images: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = training.Engine(models.build(LEVEL1, 10), LEVEL1, CPU)
+    need = len(images[0]) * 2048 * 4
+    monkeypatch.setattr(engine, "_free_memory", lambda: need - 1)
+    assert engine.cached(images[0].images, "") is None
+    monkeypatch.setattr(engine, "_free_memory", lambda: need)
+    features = engine.cached(images[0].images, "")
+    assert features is not None and features.shape == (len(images[0]), 2048)
+
+
+def test_features_logits_and_probs_agree_with_the_plain_model(images: tuple[ImageSet, ImageSet]) -> None:
+    """The folded trunk and the batching of the engine give what the model itself gives."""
+    model = models.build(LEVEL2, 10).eval()
+    engine = training.Engine(model, LEVEL2, CPU, batch_size=7)
+    with torch.no_grad():
+        expected = model(data.prepare(images[0].images, LEVEL2))
+    logits = engine.logits(images[0].images)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(engine.probs(images[0].images), expected.softmax(1).numpy(), atol=1e-4)
+    features = engine.features(images[0].images)
+    torch.testing.assert_close(engine.logits(images[0].images, features), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_images(images: tuple[ImageSet, ImageSet]) -> None:
+    """With a vanishing rate the running loss is the initial model's over all images: the short last batch
+    counts by its size, and a last batch of one image is not dropped."""
+    recipe = replace(LEVEL1, learning_rate=1e-30, epochs=1, batch_size=8)
+    few = images[0].take(torch.arange(17))
+    fitted, model = train(recipe, (few, images[1]))
+    with torch.no_grad():
+        logits = model.eval()(data.prepare(few.images, recipe))
+    assert fitted.history["train_loss"][0] == pytest.approx(F.cross_entropy(logits, few.labels).item(), rel=1e-4)
+    assert fitted.history["train_accuracy"][0] == (logits.argmax(1) == few.labels).float().mean().item()
+
+
+def test_batchnorm_trains_on_a_set_that_leaves_one_image_over(images: tuple[ImageSet, ImageSet]) -> None:
+    few = images[0].take(torch.arange(17))
+    fitted, model = train(replace(LEVEL2, epochs=1), (few, images[1]))
+    assert np.isfinite(fitted.history["train_loss"]).all()
+    assert model.tail.layer4[0].bn1.num_batches_tracked == 1  # the seventeenth joined the sixteen
+
+
+def test_cosine_agrees_with_torch(images: tuple[ImageSet, ImageSet]) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=3e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=30)
+    for step in range(30):
+        rate = training.learning_rate(LEVEL2, step, 30)
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        schedule.step()
+    assert training.learning_rate(LEVEL1, 29, 30) == 1e-3
+
+
+def test_batchnorm_target_takes_the_statistics_of_the_training_images(
+    images: tuple[ImageSet, ImageSet],
+) -> None:
+    recipe = replace(LEVEL1, batchnorm="target", epochs=1)
+    _, model = train(recipe, images)
+    with torch.no_grad():
+        maps = model.trunk.conv1(data.prepare(images[0].images, recipe))
+    torch.testing.assert_close(model.trunk.bn1.running_mean, maps.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-5)
+
+
+def test_the_callers_random_state_is_left_alone(images: tuple[ImageSet, ImageSet]) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train(replace(LEVEL2, epochs=1), images)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_seed_decides(images: tuple[ImageSet, ImageSet]) -> None:
+    few = (images[0].take(torch.arange(32)), images[1])
+    first, a = train(replace(LEVEL2, epochs=1), few)
+    again, b = train(replace(LEVEL2, epochs=1), few)
+    other, _ = train(replace(LEVEL2, epochs=1, seed=1), few)
+    assert first.history["train_loss"][0] == again.history["train_loss"][0]
+    assert_same_state(a, b)
+    assert first.history["train_loss"][0] != other.history["train_loss"][0]
+
+
+def test_divergence_is_stopped_and_named(images: tuple[ImageSet, ImageSet]) -> None:
+    recipe = replace(LEVEL1, learning_rate=1e38, optimizer="adamw")
+    with pytest.raises(training.DivergedError, match=r"became (nan|inf) at epoch 1, step [23].*learning_rate"):
+        train(recipe, images)
+
+
+def test_precision_follows_the_hardware_and_the_model() -> None:
+    assert training.choose_precision(replace(LEVEL1, precision="16-mixed"), CPU) == "16-mixed"
+    assert training.choose_precision(recipes.EFFICIENTNET, CPU) == "32-true"
+    assert training.choose_precision(recipes.LEVEL2, CPU) in ("32-true", "bf16-mixed")
+
+
+def test_bf16_changes_rounding_only(images: tuple[ImageSet, ImageSet]) -> None:
+    model = models.build(LEVEL2, 10)
+    fp32 = training.Engine(model, LEVEL2, CPU).probs(images[0].images)
+    bf16 = training.Engine(model, replace(LEVEL2, precision="bf16-mixed"), CPU).probs(images[0].images)
+    assert 0 < np.abs(fp32 - bf16).max() < 0.02
+
+
+RESUMED = """
+    import os, signal, sys
+    from pathlib import Path
+    import torch
+    torch.set_num_threads(1)
+    from cifarlib import data, models, recipes, training
+    from cifarlib.runs import RunFolder
+    sys.path.insert(0, sys.argv[2])
+    from test_training import CPU, LEVEL2, replace
+
+    recipe = replace(LEVEL2, epochs=4)
+    split = data.load(replace(recipes.DEMO, train_size=48, val_size=20, test_size=10), image_size=32)
+    folder = RunFolder(sys.argv[1], recipe, data="d", weights="none", classes=split.classes)
+    def say(line):
+        if "epoch  3/4" in line:
+            os.kill(os.getpid(), signal.SIGKILL)
+    engine = training.Engine(models.build(recipe, 10), recipe, CPU)
+    training.fit(engine, split.train, split.val, folder=folder, say=say)
+"""
+
+
+def test_resumed_after_kill_9_equals_uninterrupted(images: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    recipe = replace(LEVEL2, epochs=4)
+    expected, whole = train(recipe, images)
+
+    script = textwrap.dedent(RESUMED)
+    here = str(Path(__file__).parent)
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path), here], env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    folder = RunFolder(tmp_path, recipe, data="d", weights="none", classes=tuple(images[0].classes))
+    assert sorted(path.name for path in (folder.path / "checkpoints").iterdir()) == [
+        "epoch0001.pt",
+        "epoch0002.pt",
+    ]
+
+    lines: list[str] = []
+    model = models.build(recipe, 10)
+    resumed = training.fit(training.Engine(model, recipe, CPU), *images, folder=folder, say=lines.append)
+    assert lines[0] == "level2: resumed after epoch 2 of 4"
+    assert len(lines) == 3
+    columns = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    assert resumed.history[columns].equals(expected.history[columns])
+    assert resumed.train_accuracy == expected.train_accuracy
+    assert_same_state(model, whole)
