@@ -58,8 +58,8 @@ constraints: $(STAMP) ## take the newest version of every dependency and pin it 
 	@sed 's/+.*//' $(VENV)/freeze.txt | grep -v -E '^(nvidia|cuda|triton)' >> constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 
-clean: ## remove caches, build leftovers and training runs; keep .venv, data and reports
-	@rm -rf .pytest_cache .ruff_cache .mypy_cache build dist cifarlib.egg-info runs notebooks/runs
+clean: ## remove caches and build leftovers; keep .venv, data, runs and reports
+	@rm -rf .pytest_cache .ruff_cache .mypy_cache build dist cifarlib.egg-info
 	@find $(wildcard cifarlib tests notebooks benchmarks) \
 	   \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 

@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeVar
 
-import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from cifarlib import progress
 from cifarlib._torchvision import torchvision
 from cifarlib.recipes import Recipe
 
 M = TypeVar("M", bound=nn.Module)
 
 RESNETS = ("resnet50", "se_resnet50")
-_CLASSIFIER_PREFIXES = ("fc.", "classifier.")
+# The last linear layer, which is drawn anew; the rest of ConvNeXt's classifier normalises the features.
+_HEADS = {
+    "resnet50": "fc.",
+    "se_resnet50": "fc.",
+    "efficientnet_b0": "classifier.1.",
+    "convnext_tiny": "classifier.2.",
+}
 
 
 class SqueezeExcite(nn.Module):
@@ -186,10 +190,11 @@ def _channels_last(module: M) -> M:
 
 
 def _load_backbone(net: nn.Module, weights: Mapping[str, Tensor], recipe: Recipe) -> None:
-    own = {name: value for name, value in net.state_dict().items() if not name.startswith(_CLASSIFIER_PREFIXES)}
-    given = {name: value for name, value in weights.items() if not name.startswith(_CLASSIFIER_PREFIXES)}
-    given = {name: value for name, value in given.items() if not name.startswith("se.")}
-    missing = [name for name in own if name not in given]
+    new = (_HEADS[recipe.model], "se.")
+    own = {name: value for name, value in net.state_dict().items() if not name.startswith(new)}
+    given = {name: value for name, value in weights.items() if not name.startswith(new)}
+    # Files from before PyTorch 0.4.1 have no counter of batches, torchvision's first ResNet-50 among them.
+    missing = [n for n in own if n not in given and not n.endswith(".num_batches_tracked")]
     extra = [name for name in given if name not in own]
     shapes = [name for name in own if name in given and own[name].shape != given[name].shape]
     if missing or extra or shapes:
@@ -234,20 +239,18 @@ def load_weights(recipe: Recipe) -> dict[str, Tensor] | None:
     if recipe.weights == "none":
         return None
     if recipe.weights in ("imagenet1k_v1", "imagenet1k_v2"):
-        return dict(_torchvision_weights(recipe).get_state_dict(progress=True, check_hash=True))
+        return dict(
+            _torchvision_weights(recipe).get_state_dict(
+                progress=progress.live(), check_hash=True, weights_only=True
+            )
+        )
     path = _weights_file(recipe)
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        UnpicklingError,
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        safetensors.SafetensorError,
-    ) as error:
+    except Exception as error:  # what a damaged file raises depends on where its bytes go wrong
         raise ValueError(
             f"weights={recipe.weights!r} cannot be read as a state dict of tensors: {error}"
         ) from error
@@ -258,12 +261,10 @@ def load_weights(recipe: Recipe) -> dict[str, Tensor] | None:
 
 def _torchvision_weights(recipe: Recipe) -> Any:
     model = recipe.model.removeprefix("se_")
-    entries = torchvision.models.get_model_weights(model).__members__
-    if recipe.weights.upper() not in entries:
-        raise ValueError(
-            f"torchvision has no {recipe.weights} weights for {model}: use {', '.join(entries).lower()}"
-        )
-    return entries[recipe.weights.upper()]
+    entries = {entry.name.lower(): entry for entry in torchvision.models.get_model_weights(model)}
+    if recipe.weights not in entries:
+        raise ValueError(f"torchvision has no {recipe.weights} weights for {model}: use {', '.join(entries)}")
+    return entries[recipe.weights]
 
 
 def _weights_file(recipe: Recipe) -> Path:
@@ -305,11 +306,13 @@ def recalibrate(trunk: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over all batches
         norm.train()
-    for batch in batches:
-        trunk(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    try:
+        for batch in batches:
+            trunk(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

@@ -7,9 +7,8 @@ inside, positive outside, in the object's own coordinates) under a random pose, 
 then light and sensor noise. Colours and scenes are preferred by a class and shared with others, so colour
 alone goes part of the way and shape is needed for the rest.
 
-How hard they are (three pairs of seeds, chance is 10 %): logistic regression on colour histograms and
-quadrant means 32 to 34 %; four convolution blocks, 4,000 images, five epochs 80 to 82 %, cat and dog the
-largest confusion each time; a wider net, 3,000 images, fifteen epochs 89 % (one run).
+How hard they are is held by the tests: colour alone must name between 22 and 45 % of them (chance is 10 %).
+Cat and dog share a body and its colours, and are meant to be the hardest pair.
 
 The distance of a point to a disc, stroke, box and convex polygon is textbook geometry; that to an ellipse is
 the first-order approximation f / |grad f|, exact enough for edges one pixel wide.
@@ -730,7 +729,7 @@ def _background(u: _Dice, sheet: _Sheet, kind: _Kind) -> np.ndarray:
     canvas = canvas + (c + (d - c) * down - canvas) * lower[:, None]
     across, along, strength = _WAVES[scene].T[:, :, None, None]
     waves = strength * np.sin(np.pi * u(0.7, 1.4) * (across * sheet.x + along * sheet.y) + u(0, 6.3))
-    return canvas + (waves + _MOTTLES[scene][:, None, None] * u(0.3, 1.1) * sheet.clouds(u))[:, None]
+    return canvas + (waves + _MOTTLES[scene][:, None, None] * u(0.2, 0.9) * sheet.clouds(u))[:, None]
 
 
 def _blob(p: _Pen, u: _Dice, reach: float, wide: Scalar, longest: float) -> Field:
@@ -759,7 +758,7 @@ def _render(kind: _Kind, view: View, u: _Dice, sheet: _Sheet) -> tuple[np.ndarra
     behind = canvas.mean((2, 3), keepdims=True)
     main = _tint(u, u.among(kind.colours, _EVERY_COLOUR, stray=0.08))
     distance = np.sqrt(((main - behind) ** 2).sum(1, keepdims=True))
-    main = np.clip(behind + (main - behind) * np.maximum(0.42 / (distance + 0.01), 1), 0.03, 0.97)
+    main = np.clip(behind + (main - behind) * np.maximum(0.5 / (distance + 0.01), 1), 0.03, 0.97)
     toward = np.where(u() < 0.5, 0.1, 0.9).astype(np.float32)[:, None]
     black, white, blue = (np.full(len(canvas), _EVERY_COLOUR.index(c)) for c in ("black", "white", "blue"))
     ink = _Inks(
@@ -772,13 +771,13 @@ def _render(kind: _Kind, view: View, u: _Dice, sheet: _Sheet) -> tuple[np.ndarra
     )
 
     # The pose turns the image's coordinates into the object's.
-    scale, stretch, soft = u(0.7, 1.0), u(0.86, 1.16), u(0.8, 1.5)
+    scale, stretch, soft = u(0.8, 1.04), u(0.9, 1.12), u(0.8, 1.5)
     mirror = np.where(u() < 0.5, -1, 1).astype(np.float32)
     shift = 1.08 - scale
     pen = page.at(u(-1, 1) * shift, u(-1, 1) * shift, scale, u(-1, 1) * kind.lean)
-    x, y = pen.x * mirror / stretch + u(-0.12, 0.12) * pen.y, pen.y * stretch
-    stripes = np.maximum(u(-0.6, 0.25), 0) * np.sin(u(8, 16) * (x + u(-1, 1) * y))
-    light = 1 - u(-0.05, 0.3) * y + stripes + np.maximum(u(-0.1, 0.16), 0) * sheet.clouds(u)
+    x, y = pen.x * mirror / stretch + u(-0.08, 0.08) * pen.y, pen.y * stretch
+    stripes = np.maximum(u(-0.6, 0.18), 0) * np.sin(u(8, 16) * (x + u(-1, 1) * y))
+    light = 1 - u(-0.05, 0.3) * y + stripes + np.maximum(u(-0.1, 0.1), 0) * sheet.clouds(u)
     view(replace(pen, cover=cover, x=x, y=y, edge=pen.edge / soft, shade=light[:, None]), u, ink)
 
     # An occluder over a minority of the objects. One that would hide too much stays away.
@@ -787,14 +786,14 @@ def _render(kind: _Kind, view: View, u: _Dice, sheet: _Sheet) -> tuple[np.ndarra
     bar = _blob(page, u, 0.6, u(0.07, 0.2), 6.0)
     hidden = (whole & (bar < 0)).sum((1, 2))
     keep = (hidden <= _MOST_HIDDEN * area) & (area - hidden >= _LEAST_VISIBLE * sheet.size**2)
-    bar = np.where((keep & (u.flat() < 0.25))[:, None, None], bar, 9)
+    bar = np.where((keep & (u.flat() < 0.22))[:, None, None], bar, 9)
     page.paint(_any_tint(u), bar)
     masks = whole & (bar >= 0)
     occlusion = 1 - masks.sum((1, 2)) / area
 
     # Light, contrast, brightness and the sensor.
     canvas *= (1 + u(-0.15, 0.15) * sheet.x + u(-0.15, 0.15) * sheet.y)[:, None]
-    canvas = (canvas - 0.5) * u(0.6, 1.1)[:, None] + u(0.38, 0.62)[:, None]
+    canvas = (canvas - 0.5) * u(0.75, 1.15)[:, None] + u(0.38, 0.62)[:, None]
     canvas += sheet.grains(u) * u(0.005, 0.035)[:, None]
     images = (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
     return images, masks, area / sheet.size**2, clutter, occlusion

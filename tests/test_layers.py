@@ -22,7 +22,7 @@ LIBRARY = {
     "documented": set(),
     "synthetic": set(),
     "data": {"recipes", "synthetic", "progress"},
-    "models": {"recipes", "_torchvision"},
+    "models": {"recipes", "_torchvision", "progress"},
     "runs": {"recipes"},
     "training": {"data", "models", "runs", "recipes", "progress"},
     "evaluation": set(),

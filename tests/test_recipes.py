@@ -390,7 +390,14 @@ def test_overrides_are_not_kept_between_calls() -> None:
 
 
 def test_profile_fields_are_overridden_by_their_name() -> None:
-    sizes = {"train_size": 20, "val_size": 10, "test_size": 30, "store_size": 64, "split_seed": 5}
+    sizes = {
+        "train_size": 20,
+        "val_size": 10,
+        "test_size": 30,
+        "store_size": 64,
+        "split_seed": 5,
+        "pretrain_size": 100,
+    }
     profile, resolved = resolve("full", overrides=sizes)
     assert {name: getattr(profile, name) for name in sizes} == sizes
     assert resolved == resolve("full")[1]
@@ -404,6 +411,7 @@ def test_profile_fields_are_overridden_by_their_name() -> None:
         ("train_size", 1),
         ("store_size", 7),
         ("store_size", "32"),
+        ("pretrain_size", 1),
         ("split_seed", -1),
         ("split_seed", None),
     ],
