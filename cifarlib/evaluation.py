@@ -251,6 +251,30 @@ def most_confused(confusion: npt.ArrayLike, classes: Sequence[str], k: int) -> p
     return pairs.head(k).reset_index(drop=True)
 
 
+def first_right(probs: npt.ArrayLike, labels: npt.ArrayLike, k: int) -> Ints:
+    """Indices of the first correct prediction of each of the first classes that have one.
+
+    Args:
+        probs: Class probabilities `[N, C]`.
+        labels: True classes `[N]`, integers.
+        k: At most so many classes.
+
+    Returns:
+        Integers `[<= k]` into the images, in the order of their classes.
+
+    Raises:
+        ValueError: `probs` are not probabilities, `labels` do not belong to them, or k is negative.
+
+    Example:
+        >>> first_right([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], [0, 0, 1], k=2)
+        array([0, 2])
+    """
+    probs, labels = _checked_pair(probs, labels)
+    _check_k(k)
+    right = np.flatnonzero(probs.argmax(axis=1) == labels)
+    return right[np.unique(labels[right], return_index=True)[1]][:k]
+
+
 def top_mistakes(probs: npt.ArrayLike, labels: npt.ArrayLike, k: int) -> Ints:
     """Indices of the wrong predictions made with the highest confidence.
 

@@ -22,12 +22,10 @@ from torch import Tensor, nn
 import cifarlib._torchvision  # noqa: F401  mends torchvision, which the next line's package imports
 
 # isort: split
-from pytorch_grad_cam import GradCAM, LayerCAM
+from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.base_cam import BaseCAM
 
 Array = npt.NDArray[np.floating]
-
-METHODS = {"gradcam": GradCAM, "layercam": LayerCAM}
 
 # ----------------------------------------------------------------------------------------------------- maps
 
@@ -38,7 +36,6 @@ def grad_cam(
     targets: Sequence[int] | npt.ArrayLike | Tensor | None = None,
     *,
     batch_size: int = 32,
-    method: str = "gradcam",
 ) -> npt.NDArray[np.float32]:
     """Compute one class activation map an image, at the resolution of the model's last spatial layer.
 
@@ -58,7 +55,6 @@ def grad_cam(
         images: Prepared images `[N, 3, H, W]`: normalised floats, as the model takes them, on its device.
         targets: The class to explain for each image, N integers; None explains the predicted classes.
         batch_size: Images at a time; decides memory, not the maps.
-        method: `gradcam` or `layercam`.
 
     Returns:
         Maps `[N, h, w]` in [0, 1], each with maximum 1 or, where nothing speaks for the class, all zero.
@@ -72,8 +68,6 @@ def grad_cam(
         raise ValueError(
             f"{type(model).__name__} has no submodule `cam_layer` to look at: give a models.Classifier"
         )
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
     if images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
@@ -92,7 +86,7 @@ def grad_cam(
             )
 
     maps = []
-    with _recording(model, layer, method) as cam:
+    with _recording(model, layer) as cam:
         recorded = cam.activations_and_grads
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]
@@ -142,7 +136,7 @@ def _cut(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor
 
 
 @contextmanager
-def _recording(model: nn.Module, layer: nn.Module, method: str) -> Iterator[BaseCAM]:
+def _recording(model: nn.Module, layer: nn.Module) -> Iterator[BaseCAM]:
     """Record the layer's output and its gradient, in evaluation mode; afterwards all is as before."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -153,7 +147,7 @@ def _recording(model: nn.Module, layer: nn.Module, method: str) -> Iterator[Base
             module.training = False  # not eval(): a module may override it
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        cam = METHODS[method](model, [layer])
+        cam = GradCAM(model, [layer])
         recorded = cam.activations_and_grads
         with torch.inference_mode(False), torch.enable_grad():
             yield cam
@@ -335,15 +329,21 @@ def measure(
         masks: The objects' masks, bool `[N, s, s]`, where they are known.
 
     Returns:
-        `map_size` (cells a side) and `compactness` `[N]`; with masks also `pointing` `[N]`, `energy` `[N]` and
-        `object_share` `[N]`, the chance level of both.
+        `map_size` (cells a side) and `compactness` `[N]`. With masks also `pointing` `[N]`, `energy` `[N]`,
+        `object_share` `[N]` (what a map spread evenly would put on the object), and `centre_pointing` and
+        `centre_energy` `[N]`: the same measures of one fixed map, a Gaussian in the middle with a fifth of the
+        image's side as its deviation. Objects lie near the middle, so a map must do better than that one.
     """
     maps = grad_cam(model, images)
     found: dict[str, npt.NDArray[Any] | int] = {"map_size": maps.shape[-1], "compactness": compactness(maps)}
     if masks is not None:
-        found["pointing"] = pointing_game(maps, masks)
-        found["energy"] = energy_inside(maps, masks)
-        found["object_share"] = object_share(masks)
+        objects = _checked_masks(masks)
+        side = objects.shape[-1]
+        profile = np.exp(-0.5 * ((np.arange(side) + 0.5 - side / 2) / (side / 5)) ** 2)
+        centre = np.broadcast_to(np.outer(profile, profile), objects.shape)
+        found["pointing"], found["centre_pointing"] = pointing_game(maps, objects), pointing_game(centre, objects)
+        found["energy"], found["centre_energy"] = energy_inside(maps, objects), energy_inside(centre, objects)
+        found["object_share"] = object_share(objects)
     return found
 
 

@@ -869,7 +869,8 @@ def cost(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw accuracy against what it costs.
 
     Args:
-        rows: Each with name, accuracy (a fraction) and the cost: all have seconds, or all have parameters.
+        rows: Each with name, accuracy (a fraction) and the cost: all have seconds, or all have
+            parameters (the trained ones).
     """
     kind = next((k for k in ("seconds", "parameters") if rows and all(k in row for row in rows)), None)
     if kind is None or not all({"name", "accuracy"} <= set(row) for row in rows):
@@ -889,7 +890,10 @@ def cost(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ax.margins(x=0.12)
     ax.set_ylim(_accuracy_limits(y, margin=0.18))
     _percent_axis(ax.yaxis)
-    ax.set(ylabel="test accuracy", xlabel={"seconds": "training time in seconds"}.get(kind, kind))
+    ax.set(
+        ylabel="test accuracy",
+        xlabel={"seconds": "training time in seconds", "parameters": "trained parameters"}[kind],
+    )
     ax.xaxis.set_major_formatter(EngFormatter(sep=" ") if kind == "parameters" else FuncFormatter("{:,g}".format))
     _name_points(figure, ax, x, y, [row["name"] for row in rows])
     said = [f"{row['name']} {_percent(b, 2)} at {a:,.0f} {kind}" for row, a, b in zip(rows, x, y, strict=True)]

@@ -146,7 +146,7 @@ class Study:
             classes=train_images.classes,
         )
         if folder.finished():
-            if train:
+            if train and test_images is not None:
                 print(f"{recipe.name}: found finished, loaded")
             return folder.load()
         if not train:
@@ -223,7 +223,10 @@ class Study:
                 "for orientation only."
             )
         if self.documented_setting:
-            return f"CIFAR-10 ({sizes}) with {self._weights_words()} at 224 px, as the documents have it."
+            return (
+                f"CIFAR-10 ({sizes}) with {self._weights_words()} at 224 px, as the documents have it (which of "
+                "torchvision's two sets of weights they took is not said; V1 is assumed)."
+            )
         source = (
             "CIFAR-10" if self.split.source == "cifar10" else f"Images from the folder `{self.data_root.name}`"
         )
@@ -237,10 +240,13 @@ class Study:
             "imagenet1k_v1": "ImageNet weights (V1)",
             "imagenet1k_v2": "ImageNet weights (V2)",
             "none": "no pretrained weights",
-            "pretrain": "weights pretrained on the spot on other built-in drawings instead of ImageNet",
+            "pretrain": "weights pretrained on the spot, on other built-in drawings instead of ImageNet",
         }
-        weights = self.recipes["level1"].weights
-        return named.get(weights, f"the weights `{Path(weights).name}`")
+        resnet, efficientnet = (self.recipes[name].weights for name in ("level1", "efficientnet"))
+        words = named.get(resnet, f"the weights `{Path(resnet).name}`")
+        if efficientnet != resnet:
+            words += f" (EfficientNet-B0: {named.get(efficientnet, f'`{Path(efficientnet).name}`')})"
+        return words
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Collect what is on disk of the four levels, without training: accuracies are fractions.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -193,6 +193,19 @@ def per_class(report: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def confused_pairs(confusion: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """List the five pairs of classes that are taken for one another most often, in both directions."""
+    rows = {}
+    for pair in evaluation.most_confused(confusion, classes, k=5).to_dict("records"):
+        first, second = pair["first"], pair["second"]
+        rows[f"{first} and {second}"] = {
+            "first taken for second": f"{pair['first_as_second']}",
+            "second taken for first": f"{pair['second_as_first']}",
+            "both": f"{pair['total']}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def votes(probs: Mapping[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
     """Compare members and votes by their test probabilities [N, C]: accuracy, NLL, ECE, confident mistakes."""
     rows = {}
@@ -216,7 +229,9 @@ def cams(measures: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         if "pointing" in m:
             rows[name] |= {
                 "on the object": percent(np.mean(m["pointing"]), 1),
+                "centre, on it": percent(np.mean(m["centre_pointing"]), 1),
                 "energy inside": percent(np.nanmean(m["energy"]), 1),
+                "centre, inside": percent(np.mean(m["centre_energy"]), 1),
                 "object's share": percent(np.mean(m["object_share"]), 1),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -287,4 +302,4 @@ def claims(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
     """Lay out a claims table, as `claims.table` returns it, one claim a row."""
     frame = pd.DataFrame(list(rows))
     frame.index = pd.Index([f"{i + 1}" for i in range(len(frame))])
-    return frame[["section", "claim", "evidence", "verdict", "rule"]]
+    return frame[["section", "claim", "verdict", "evidence", "rule"]]

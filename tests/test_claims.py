@@ -140,7 +140,10 @@ SURE = np.where(np.arange(N) < 200, 0.95, 0.6)
 
 CASES: dict[tuple[str, str], tuple[Evidence, Evidence]] = {
     # --- level 1 ---
-    ("level1", "The images are split 80 %"): (given(split=(8000, 1000, 1000)), given()),
+    ("level1", "The images are split 80 %"): (
+        given(split=(80_000, 10_000, 10_000)),
+        given(split=(40_000, 10_000, 10_000)),
+    ),
     ("level1", "No data augmentation"): (given(level1={}), given(level1={"augment": True})),
     ("level1", "The backbone is frozen"): (
         given(level1={"trainable": 20_490}),
@@ -289,7 +292,7 @@ CASES: dict[tuple[str, str], tuple[Evidence, Evidence]] = {
         given(stated=True, level3={"wrong": 5}),
     ),
     ("level3", "It matches level 2's accuracy"): (
-        given(level3={"wrong": np.roll(HALF, 2)}, level2={"wrong": HALF}),
+        given(level3={"wrong": 60}, level2={"wrong": 60}),
         given(level3={"wrong": 100}, level2={"wrong": 60}),
     ),
     ("level3", "Its merit is better feature attribution"): (
@@ -341,8 +344,8 @@ CASES: dict[tuple[str, str], tuple[Evidence, Evidence]] = {
         given(level3={"wrong": {("cat", "dog"): 11}}),
     ),
     ("level3", "The model focuses on regions"): (
-        given(measures=maps(energy=0.5, object_share=0.2, pointing=0.7)),
-        given(measures=maps(energy=0.2, object_share=0.2, pointing=0.7)),
+        given(measures=maps(energy=0.5, object_share=0.2, centre_energy=0.4, pointing=0.7)),
+        given(measures=maps(energy=0.5, object_share=0.2, centre_energy=0.5, pointing=0.7)),
     ),
     ("level3", "Background regions receive"): (
         given(measures=maps(energy=0.5, object_share=0.2)),
@@ -543,7 +546,9 @@ def everything() -> Evidence:
         for name in RECIPES
         if name != "pretrain"
     }
+    runs["level3"] = runs["level2"]  # or their difference could be told from none by no number so small
     values = {"energy": 0.5, "object_share": 0.2, "pointing": 0.6, "compactness": 0.2, "map_size": 7}
+    values["centre_energy"] = 0.3
     return given(stated=True, measures=maps(values, **values) | SMALL_THIRD, **runs)
 
 

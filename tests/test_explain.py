@@ -75,12 +75,6 @@ def test_grad_cam_agrees_with_the_formula(name: str, models: dict[str, Classifie
     same(maps, by_hand(models[name], images, TARGETS, mean_weights))
 
 
-def test_layercam_agrees_with_its_formula(models: dict[str, Classifier], images: Tensor) -> None:
-    maps = explain.grad_cam(models["se"], images, TARGETS, method="layercam")
-    same(maps, by_hand(models["se"], images, TARGETS, torch.relu))
-    assert not np.allclose(maps, explain.grad_cam(models["se"], images, TARGETS))
-
-
 def test_without_targets_the_predicted_class_is_explained(models: dict[str, Classifier], images: Tensor) -> None:
     model = models["layer4"]
     with torch.no_grad():
@@ -262,7 +256,7 @@ def test_state_sees_what_the_library_alone_leaves_behind() -> None:
     model = planted(nn.Identity()).train()
     model.tail.fc.weight.grad = torch.ones(3, 3)
     before = state(model)
-    explain.METHODS["gradcam"](model, [model.cam_layer])(spots(), None)
+    explain.GradCAM(model, [model.cam_layer])(spots(), None)
     after = state(model)
     changed = {key for key in before if before[key] != after[key]}
     assert {"modes", "gradients", "gradient objects"} <= changed
@@ -321,8 +315,6 @@ def test_a_model_that_cannot_be_explained_is_refused() -> None:
 
 
 def test_options_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown method 'gradcam2'"):
-        explain.grad_cam(planted(), spots(), method="gradcam2")
     with pytest.raises(ValueError, match="batch_size=0"):
         explain.grad_cam(planted(), spots(), batch_size=0)
 
@@ -446,3 +438,14 @@ def test_masks_that_do_not_belong_to_the_maps_are_refused(measure: Callable[...,
             measure(MAPS, masks)
     with pytest.raises(ValueError, match="size=2"):
         explain.energy_inside(MAPS, np.ones((4, 2, 2), bool))
+
+
+def test_measure_sets_a_map_that_always_points_at_the_centre_beside_the_models() -> None:
+    masks = np.zeros((6, 16, 16), bool)
+    masks[:, 6:10, 6:10] = True  # in the middle, where the fixed map points
+    masks[3:] = np.roll(masks[3:], 6, axis=(1, 2))  # in a corner, where it does not
+    found = explain.measure(planted(), spots()[:6] if len(spots()) >= 6 else spots().repeat(6, 1, 1, 1)[:6], masks)
+    assert found["centre_pointing"].tolist() == [True] * 3 + [False] * 3
+    assert (found["centre_energy"][:3] > 16 / 256).all() and (found["centre_energy"][3:] < 16 / 256).all()
+    np.testing.assert_allclose(found["object_share"], 16 / 256)
+    assert set(explain.measure(planted(), spots())) == {"map_size", "compactness"}

@@ -323,6 +323,8 @@ def test_cams_average_what_was_measurable() -> None:
         "compactness": np.array([0.2, nan, 0.4]),
         "pointing": np.array([True, False, True]),
         "energy": np.array([0.5, nan, 0.25]),
+        "centre_pointing": np.array([True, True, False]),
+        "centre_energy": np.array([0.2, 0.2, 0.35]),
         "object_share": np.array([0.1, 0.2, 0.3]),
     }
     table = cells(tables.cams({"a": measured, "b": {"map_size": 2, "compactness": np.array([0.5])}}))
@@ -330,7 +332,9 @@ def test_cams_average_what_was_measurable() -> None:
         "map": "4 x 4",
         "compactness": "0.300",
         "on the object": "66.7 %",
+        "centre, on it": "66.7 %",
         "energy inside": "37.5 %",
+        "centre, inside": "25.0 %",
         "object's share": "20.0 %",
     }
     assert (table["b"]["map"], table["b"]["compactness"]) == ("2 x 2", "0.500")
@@ -408,7 +412,7 @@ def test_claims_are_numbered_in_order() -> None:
         {"verdict": "does not hold", "section": "8", "claim": "second", "evidence": "", "rule": "s", "level": "x"},
     ]
     table = tables.claims(iter(rows))
-    assert list(table) == ["section", "claim", "evidence", "verdict", "rule"]
+    assert list(table) == ["section", "claim", "verdict", "evidence", "rule"]
     assert list(table.index) == ["1", "2"]
     assert list(table["verdict"]) == ["holds", "does not hold"]
 
@@ -481,3 +485,11 @@ def test_show_leaves_missing_cells_and_the_indexs_name_empty() -> None:
     assert Text(data["text/html"]).rows == [["", "a", "b"], ["x", "1", ""], ["y", "", "2"]]
     for text in data.values():
         assert not re.search("nan|none|hidden", text, flags=re.IGNORECASE)
+
+
+def test_confused_pairs() -> None:
+    confusion = np.array([[5, 2, 0], [1, 4, 0], [0, 3, 2]])
+    assert cells(tables.confused_pairs(confusion, ("cat", "dog", "ship"))) == {
+        "cat and dog": {"first taken for second": "2", "second taken for first": "1", "both": "3"},
+        "dog and ship": {"first taken for second": "0", "second taken for first": "3", "both": "3"},
+    }
