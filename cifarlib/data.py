@@ -130,10 +130,6 @@ class Split:
         parts = "".join(part.fingerprint for part in (self.train, self.val, self.test))
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
-    def to(self, device: torch.device | str) -> Split:
-        """Return the same split with every tensor on `device`."""
-        return Split(self.train.to(device), self.val.to(device), self.test.to(device))
-
 
 def load(profile: Profile, data_root: str | Path = "data", *, image_size: int = 224) -> Split:
     """Return the images of a profile, split into train, validation and test.
@@ -162,7 +158,7 @@ def load(profile: Profile, data_root: str | Path = "data", *, image_size: int = 
     root = Path(data_root)
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(f"data_root={str(root)!r} is a file: give the folder that holds the images")
-    if _holds_image_folder(root):
+    if holds_images(root):
         return _image_folder(profile, root, image_size)
     return _official(profile, _fetch(CIFAR10, root))
 
@@ -376,7 +372,8 @@ def _images(folder: Path) -> Iterator[str]:
             yield os.path.join(place, name)
 
 
-def _holds_image_folder(root: Path) -> bool:
+def holds_images(root: Path) -> bool:
+    """Say whether a folder is an image folder: it has class folders with images in them."""
     if not root.is_dir():
         return False
     if any(folder.name in ("train", "test") or next(_images(folder), None) for folder in _folders(root)):

@@ -333,10 +333,15 @@ def gallery(
 
     Args:
         images: `[N,3,s,s]`, uint8 or float from 0 to 1.
-        titles: N captions of one or two lines.
+        titles: N captions of one or two lines; where N is 0 the figure says that there are none.
         columns: Images in a row at most; long captions make it fewer.
         correct: N truth values; images that are not correct get a thick frame.
     """
+    if len(images) == len(titles) == 0:
+        figure, ax = _page(_WIDTH, 0.5)
+        ax.text(0.1, 0.25, "There are none.", va="center", size=10.5)
+        figure.set_label("No images: there are none to show.")
+        return figure
     pictures = _pictures(images, "images")
     n = len(pictures)
     if len(titles) != n:

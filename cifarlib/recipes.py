@@ -101,6 +101,9 @@ class Recipe:
         wrong = []
         for f in fields(self):
             value = getattr(self, f.name)
+            if type(f.default) is float and type(value) is int:  # 0 and 0.0 are one recipe, and one run
+                value = float(value)
+                object.__setattr__(self, f.name, value)
             if not f.metadata["check"](value):
                 hint = ""
                 if isinstance(value, str) and type(f.default) in (int, float):

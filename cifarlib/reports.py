@@ -154,6 +154,10 @@ def plan(
         shared = {name: value for name, value in common.items() if name in names}
         jobs.append(Job(level, file, shared | own, own))
     folder = Path(out) if out is not None else Path("reports") / study.profile.name
+    if folder.resolve() in {file.resolve().parent for file in files}:
+        raise ValueError(
+            f"--out {folder} is where the notebooks are, and would overwrite them: choose another folder"
+        )
     request = Plan(study, folder, tuple(jobs), {}, dict(overrides or {}))
     return replace(request, pages=_earlier_pages(request))
 
@@ -492,7 +496,7 @@ def collect(study: Study) -> dict[str, Any]:
         levels, notice, split = study.results(), study.notice(), study.split
     except (OSError, RuntimeError, ValueError) as error:
         notice = f"**The results could not be read.** {type(error).__name__}: {error}"
-        return {"data": None, "environment": environment, "notice": notice, "levels": {}}
+        return {"data": None, "environment": environment, "notice": notice, "comparable": False, "levels": {}}
     data = {
         "source": split.train.source,
         "fingerprint": split.fingerprint,
@@ -500,7 +504,15 @@ def collect(study: Study) -> dict[str, Any]:
         "stored_size": int(split.train.images.shape[-1]),
         "classes": list(split.classes),
     }
-    return {"data": data, "environment": environment, "notice": notice, "levels": levels}
+    comparable = study.documented_setting
+    study.__dict__.pop("split", None)  # the next level's kernel needs the memory that the images take here
+    return {
+        "data": data,
+        "environment": environment,
+        "notice": notice,
+        "comparable": comparable,
+        "levels": levels,
+    }
 
 
 def _version(name: str) -> str:
@@ -540,11 +552,13 @@ def _strict(value: Any) -> Any:
 def _publish(request: Plan, pages: Mapping[str, Page]) -> None:
     """Write results.json, every page and the index, as they stand after the latest level."""
     found = _scrubber(request)(_strict(collect(request.study)))
+    earlier = (_read_results(request.out) or {}).get("pages", {})
     results = {
         "profile": request.study.profile.name,
         "seed": request.study.seed,
         "overrides": _strict(request.overrides),
         "notice": found["notice"],
+        "comparable": found["comparable"],
         "data": found["data"],
         "environment": found["environment"],
         "notebooks": {pages[level].notebook: pages[level].sha256 for level in sorted(pages)},
@@ -561,10 +575,11 @@ def _publish(request: Plan, pages: Mapping[str, Page]) -> None:
         "levels": found["levels"],
     }
     write_pages(request.out, results)
-    # What another study left of the levels that this one has not reached would be nobody's.
-    for stale in request.out.glob("level[1-4]_*"):
-        if stale.suffix in (".ipynb", ".html") and stale.name[:6] not in pages:
-            stale.unlink()
+    # What an earlier study left of the levels that this one has not reached would be nobody's.
+    for level, page in earlier.items():
+        if level not in pages:
+            (request.out / page["notebook"]).unlink(missing_ok=True)
+            (request.out / page["page"]).unlink(missing_ok=True)
 
 
 def write_pages(folder: Path, results: Mapping[str, Any]) -> None:
@@ -785,8 +800,7 @@ def _percent(value: float | None) -> str:
 def _index(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the index page shows, as its template names it."""
     levels, pages = results["levels"], results["pages"]
-    source = (results["data"] or {}).get("source")
-    comparable = source in (None, "cifar10")
+    comparable = results["comparable"]
     images = "the built-in images" if results["profile"] == "demo" else "images of your own"
     rows, drawn = [], []
     for level in LEVELS:

@@ -33,6 +33,10 @@ import torch
 
 from cifarlib.recipes import Recipe
 
+# Part of every run's identity: raised when the code gives other results than before (the golden losses move),
+# so that runs of the old code are not taken for runs of the new.
+RESULTS = 1
+
 _RESULTS = (
     "recipe.json",
     "environment.json",
@@ -78,7 +82,7 @@ class RunFolder:
         self.recipe, self.classes = recipe, classes
         # A path says nothing about what it holds: the weights count by their fingerprint.
         decisive = recipe.to_dict() | {"weights": weights}
-        self.identity = {"recipe": decisive, "data": data, "classes": list(classes)}
+        self.identity = {"results": RESULTS, "recipe": decisive, "data": data, "classes": list(classes)}
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
         self.path = Path(root) / f"{recipe.name}-{digest}"
 
@@ -225,8 +229,9 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    assert not any(array.dtype.hasobject for array in arrays.values())  # numpy would pickle it
     with path.open("wb") as file:  # given a name, numpy would append .npz to it
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # older numpy has no other arguments
 
 
 def environment(device: torch.device) -> dict[str, Any]:

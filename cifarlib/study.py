@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cifarlib import claims, data, evaluation, models, recipes, training
+from cifarlib import claims, data, documented, evaluation, models, recipes, training
 from cifarlib import runs as runs_module
 from cifarlib.recipes import Recipe
-from cifarlib.runs import Run, RunFolder
+from cifarlib.runs import Run, RunError, RunFolder
 
 
 class Study:
@@ -45,9 +45,15 @@ class Study:
         chosen = profile
         if profile == "auto":
             chosen = "full" if self.device.type == "cuda" else "demo"
+        if profile == "auto" and chosen == "demo" and data.holds_images(Path(data_root)):
+            raise ValueError(
+                "profile 'auto' means the demo here (no CUDA device), and the demo would not look at your images "
+                f"in data_root={str(data_root)!r}: say profile='full' to use them"
+            )
         self.profile, self.recipes = recipes.resolve(chosen, seed=seed, overrides=overrides)
         self.seed, self.run_root, self.data_root = seed, Path(run_root), Path(data_root)
         self._runs: dict[str, Run] = {}
+        self._stand_ins: dict[str, Run] = {}
         if profile == "auto":
             found = "a CUDA device" if chosen == "full" else "no CUDA device"
             print(f"profile auto: {found} found, so this is the {chosen.upper()} profile.")
@@ -66,7 +72,8 @@ class Study:
     @cached_property
     def split(self) -> data.Split:
         """Training, validation and test images; loaded, drawn or downloaded at the first use."""
-        return data.load(self.profile, self.data_root, image_size=self.recipes["level1"].image_size)
+        sizes = [recipe.image_size for name, recipe in self.recipes.items() if name != "pretrain"]
+        return data.load(self.profile, self.data_root, image_size=max(sizes))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -91,15 +98,23 @@ class Study:
         return run
 
     def find(self, name: str) -> Run | None:
-        """Return the run of a recipe if it is finished on disk, else None; never trains."""
-        return self._obtain(name, train=False)
+        """Return the run of a recipe if it is finished on disk, else None; never trains.
+
+        A run that cannot be had, because its weights do not exist or its folder is damaged, is none: it is said
+        why.
+        """
+        try:
+            return self._obtain(name, train=False)
+        except (ValueError, FileNotFoundError, RunError) as error:
+            print(f"{name}: not used. {error}")
+            return None
 
     def model(self, name: str) -> models.Classifier:
-        """Return the trained model of `run(name)`, in eval mode on the CPU in fp32."""
+        """Return the trained model of `run(name)`, in eval mode on the study's device in fp32."""
         run = self.run(name)
         model = models.build(run.recipe, len(run.classes))
         model.load_torchvision_state(run.weights())
-        return model.eval()
+        return model.eval().to(self.device)
 
     def _obtain(self, name: str, *, train: bool) -> Run | None:
         if name in self._runs:
@@ -122,8 +137,13 @@ class Study:
 
     def _pretrained(self, model: str, *, train: bool) -> Run | None:
         """Return the run that makes the demo's stand-in for ImageNet weights: a run like any other."""
-        recipe = replace(self.recipes["pretrain"], name=f"pretrain_{model}", model=model)
-        return self._trained(recipe, recipe.weights, *self._pretrain_images, None, train=train)
+        if model not in self._stand_ins:
+            recipe = replace(self.recipes["pretrain"], name=f"pretrain_{model}", model=model)
+            run = self._trained(recipe, recipe.weights, *self._pretrain_images, None, train=train)
+            if run is None:
+                return None
+            self._stand_ins[model] = run
+        return self._stand_ins[model]
 
     def _trained(
         self,
@@ -179,13 +199,14 @@ class Study:
 
     @property
     def documented_setting(self) -> bool:
-        """Whether this is what the documents describe: all of CIFAR-10, ImageNet weights (V1), 224 px."""
-        recipe = self.recipes["level1"]
-        whole = self.split.source == "cifar10" and (len(self.split.train), len(self.split.test)) == (
-            40_000,
-            10_000,
+        """Whether this is what the documents describe: all of CIFAR-10, and every recipe as the study has it."""
+        parts = (self.split.train, self.split.val, self.split.test)
+        whole = self.split.source == "cifar10" and [*map(len, parts)] == [*documented.SPLIT["images"].values()]
+        names = ("level1", "level2", "level3", "efficientnet")
+        return whole and all(
+            replace(self.recipes[name], seed=0, precision="auto") == recipes.documented_recipe(name)
+            for name in names
         )
-        return whole and recipe.weights == "imagenet1k_v1" and recipe.image_size == 224
 
     def claims(self, level: str, measures: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
         """Judge the claims of a level's document by the runs on disk; see `claims.table`.
@@ -206,10 +227,6 @@ class Study:
 
     def _attributes(self) -> dict[str, np.ndarray]:
         return {name: values.cpu().numpy() for name, values in self.split.test.attributes.items()}
-
-    def ensemble(self, members: tuple[str, ...] = recipes.LEVELS["level4"]) -> np.ndarray:
-        """Return the soft vote of trained members on the test images: probs [N, C], equal weights."""
-        return evaluation.soft_vote([self.run(name).predictions["test_probs"] for name in members])
 
     def notice(self) -> str:
         """Say in one Markdown sentence or two what these images and weights are, and what they cannot show."""

@@ -52,6 +52,8 @@ def choose_precision(recipe: Recipe, device: torch.device) -> str:
     Emulated bf16 counts as missing (`is_bf16_supported` alone says yes on a T4). On CPUs with bf16 units only
     the ResNets gain: EfficientNet's and ConvNeXt's depthwise convolutions train slower in bf16 than in fp32.
     """
+    if recipe.precision == "16-mixed" and device.type == "cpu":
+        raise ValueError("precision='16-mixed' needs a GPU: use 'auto', 'bf16-mixed' or '32-true' on a CPU")
     if recipe.precision != "auto":
         return recipe.precision
     if device.type == "cuda":
@@ -96,11 +98,11 @@ class Engine:
         x = data.prepare(data.augment(images, self.recipe) if augment else images, self.recipe)
         return self._trunk(x.to(_DTYPES[self.precision])) if len(self.model.trunk) else x
 
-    def cached(self, images: Tensor, what: str) -> Tensor | None:
-        """Run all images through the trunk once; None where the result would not fit in memory."""
+    def cached(self, images: Tensor, what: str, *, force: bool = False) -> Tensor | None:
+        """Run all images through the trunk once; None where the result would not fit in memory, unless forced."""
         first = self.features(images[:2])
         size = first[0].numel() * first.element_size() * len(images)
-        if size > self._free_memory():
+        if not force and size > self._free_memory():
             return None
         layout = torch.channels_last if first.ndim == 4 else torch.contiguous_format
         out = torch.empty(
@@ -114,7 +116,8 @@ class Engine:
     def _free_memory(self) -> int:
         """What a cache may take, in bytes: half of a GPU's free memory, a quarter of the host's."""
         if self.device.type == "cuda":
-            return torch.cuda.mem_get_info(self.device)[0] // 2
+            reserved = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            return (torch.cuda.mem_get_info(self.device)[0] + reserved) // 2
         return psutil.virtual_memory().available // 4
 
     @torch.no_grad()
@@ -181,48 +184,57 @@ def fit(
         torch.cuda.reset_peak_memory_stats(device)
 
     if recipe.batchnorm == "target":
-        starts = range(0, len(train), engine.batch_size)
-        prepared = (data.prepare(train.images[s : s + engine.batch_size], recipe) for s in starts)
+        chunks = _chunks(torch.arange(len(train), device=device), engine.batch_size)
+        prepared = (data.prepare(train.images[chunk], recipe) for chunk in chunks)
         models.recalibrate(
-            engine.model.trunk, progress.bar(prepared, what="BatchNorm statistics", total=len(starts))
+            engine.model.trunk, progress.bar(prepared, what="BatchNorm statistics", total=len(chunks))
         )
         engine.fold()
-    train_features = val_features = None
-    if cache and len(engine.model.trunk):
-        if not recipe.augment:
-            train_features = engine.cached(train.images, "trunk, training images")
-        val_features = engine.cached(val.images, "trunk, validation images")
-    cache_seconds = time.perf_counter() - started
 
     parameters = [p for p in engine.model.tail.parameters() if p.requires_grad]
     build = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
     optimizer = build(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
     tail, optimizer = fabric.setup(engine.model.tail, optimizer)
 
-    state = {"tail": tail, "optimizer": optimizer, "epoch": 0, "history": [], "scaler": {}}
+    state: dict[str, Any] = {"tail": tail, "optimizer": optimizer, "epoch": 0, "history": []}
+    state |= {"precision": engine.precision, "scaler": {}, "cached_train": None, "cached_val": None}
 
     def save(path: Path) -> None:
         fabric.save(path, state)
 
     def load(path: Path) -> None:
         fabric.load(path, state, weights_only=True)
-        fabric.strategy.precision.load_state_dict(state["scaler"])
         say(f"{recipe.name}: resumed after epoch {state['epoch']} of {recipe.epochs}")
+        if state["precision"].split(", ")[-1] == engine.precision:
+            fabric.strategy.precision.load_state_dict(state["scaler"])
+        else:  # another machine: the loss scale belongs to the old precision alone
+            say(f"{recipe.name}: was trained in {state['precision']} so far, goes on in {engine.precision}")
+            state["precision"] += f", from epoch {state['epoch'] + 1} on, {engine.precision}"
 
     if folder is not None:
         folder.load_checkpoint(load)
     history: list[dict[str, float]] = state["history"]
 
-    # One epoch's batches; a last batch of a single image, which BatchNorm cannot train on, joins its neighbour.
-    steps = max(1, len(train) // recipe.batch_size + (len(train) % recipe.batch_size > 1))
+    # Whether features are kept is decided once in a run's life: batches of another size round differently, and
+    # a resumed run is to be the same to the last bit.
+    train_features = val_features = None
+    resumed = state["epoch"] > 0
+    if cache and len(engine.model.trunk):
+        if not recipe.augment and state["cached_train"] is not False:
+            train_features = engine.cached(train.images, "trunk, training images", force=resumed)
+        if state["cached_val"] is not False:
+            val_features = engine.cached(val.images, "trunk, validation images", force=resumed)
+    state |= {"cached_train": train_features is not None, "cached_val": val_features is not None}
+    cache_seconds = time.perf_counter() - started
+
+    steps = len(_chunks(torch.arange(len(train)), recipe.batch_size))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(state["epoch"], recipe.epochs):
             epoch_started = time.perf_counter()
             tail.train()
             order = torch.Generator().manual_seed(derive_seed(recipe.seed, epoch, "order"))
             shuffled = torch.randperm(len(train), generator=order).to(device)
-            last = (steps - 1) * recipe.batch_size
-            batches = [*shuffled[:last].split(recipe.batch_size), shuffled[last:]] if last else [shuffled]
+            batches = _chunks(shuffled, recipe.batch_size)
             losses = torch.zeros(steps, device=device)
             correct = torch.zeros((), dtype=torch.int64, device=device)
             what = f"{recipe.name}, epoch {epoch + 1}/{recipe.epochs}"
@@ -283,12 +295,20 @@ def fit(
         "cache_seconds": cache_seconds,
         "images_per_second": float(frame["images_per_second"].median()),
         "cached_features": train_features is not None,
-        "precision": engine.precision,
+        "precision": state["precision"],
         "peak_memory_bytes": _peak_memory(device),
         "parameters": total,
         "trainable_parameters": trainable,
     }
     return Fitted(frame, train_accuracy, cost)
+
+
+def _chunks(index: Tensor, size: int) -> list[Tensor]:
+    """Split an order of images into batches; a single one left over, too few for BatchNorm, joins the last."""
+    chunks = list(index.split(size))
+    if len(chunks) > 1 and len(chunks[-1]) == 1:
+        chunks[-2:] = [torch.cat(chunks[-2:])]
+    return chunks
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:

@@ -83,13 +83,11 @@ def test_the_test_set_is_not_touched_before_the_last_epoch(
     assert events == ["fit", "val", "test"]
 
 
-def test_level_4_opened_alone_trains_its_members(tmp_path: Path) -> None:
+def test_level_4_is_the_vote_of_its_two_members(tmp_path: Path) -> None:
     here = study(tmp_path)
-    probs = here.ensemble()
-    assert sorted(path.name.rpartition("-")[0] for path in tmp_path.iterdir()) == ["efficientnet", "level3"]
     members = [here.run(name).predictions["test_probs"] for name in ("level3", "efficientnet")]
-    np.testing.assert_allclose(probs, (members[0] + members[1]) / 2, rtol=1e-6)
-
+    probs = evaluation.soft_vote(members)
+    assert sorted(path.name.rpartition("-")[0] for path in tmp_path.iterdir()) == ["efficientnet", "level3"]
     results = here.results()
     assert list(results) == ["level3", "level4"]  # levels that were not run are missing
     labels = here.split.test.labels.numpy()
@@ -128,6 +126,24 @@ def test_auto_says_loudly_what_it_chose(capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     assert chosen == ("full" if torch.cuda.is_available() else "demo")
     assert f"{chosen.upper()} profile" in out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto means the full profile where CUDA is")
+def test_auto_does_not_pass_over_images_of_ones_own(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="say profile='full' to use them"):
+        Study("auto", data_root=tmp_path)
+
+
+def test_a_run_that_cannot_be_had_is_none_and_the_reason_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = study(tmp_path, weights="imagenet1k_v2")  # which EfficientNet-B0 does not have
+    assert here.find("efficientnet") is None
+    assert "efficientnet: not used. torchvision has no imagenet1k_v2 weights" in capsys.readouterr().out
+    assert here.results() == {}
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

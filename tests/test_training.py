@@ -60,7 +60,7 @@ def assert_same_state(a: models.Classifier, b: models.Classifier) -> None:
 # Ten losses of level 2 on 16 built-in images, one step an epoch, in fp32 on one thread. They hold the order of
 # images, augmentation, normalisation, model, initial values, optimiser and schedule together: a change that
 # moves them is a change of every result, and is to be made on purpose.
-GOLDEN = ()
+GOLDEN = (2.74342, 1.94043, 1.58908, 2.0205, 2.09605, 0.895099, 1.70107, 1.6446, 1.54424, 1.50847)
 
 
 def golden_losses(learning_rate: float, images: tuple[ImageSet, ImageSet]) -> np.ndarray:
@@ -143,7 +143,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_images(images: tuple[ImageSet, Im
     with torch.no_grad():
         logits = model.eval()(data.prepare(few.images, recipe))
     assert fitted.history["train_loss"][0] == pytest.approx(F.cross_entropy(logits, few.labels).item(), rel=1e-4)
-    assert fitted.history["train_accuracy"][0] == (logits.argmax(1) == few.labels).float().mean().item()
+    assert fitted.history["train_accuracy"][0] == (logits.argmax(1) == few.labels).sum().item() / 17
 
 
 def test_batchnorm_trains_on_a_set_that_leaves_one_image_over(images: tuple[ImageSet, ImageSet]) -> None:
@@ -199,16 +199,19 @@ def test_divergence_is_stopped_and_named(images: tuple[ImageSet, ImageSet]) -> N
 
 
 def test_precision_follows_the_hardware_and_the_model() -> None:
-    assert training.choose_precision(replace(LEVEL1, precision="16-mixed"), CPU) == "16-mixed"
+    assert training.choose_precision(replace(LEVEL1, precision="bf16-mixed"), CPU) == "bf16-mixed"
+    with pytest.raises(ValueError, match="needs a GPU"):
+        training.choose_precision(replace(LEVEL1, precision="16-mixed"), CPU)
     assert training.choose_precision(recipes.EFFICIENTNET, CPU) == "32-true"
     assert training.choose_precision(recipes.LEVEL2, CPU) in ("32-true", "bf16-mixed")
 
 
 def test_bf16_changes_rounding_only(images: tuple[ImageSet, ImageSet]) -> None:
     model = models.build(LEVEL2, 10)
-    fp32 = training.Engine(model, LEVEL2, CPU).probs(images[0].images)
-    bf16 = training.Engine(model, replace(LEVEL2, precision="bf16-mixed"), CPU).probs(images[0].images)
-    assert 0 < np.abs(fp32 - bf16).max() < 0.02
+    fp32 = training.Engine(model, LEVEL2, CPU).logits(images[0].images)
+    bf16 = training.Engine(model, replace(LEVEL2, precision="bf16-mixed"), CPU).logits(images[0].images)
+    # bf16 keeps 8 bits, half a per cent at worst in one rounding; the errors of fifty layers average out.
+    assert 0 < (fp32 - bf16).std() / fp32.std() < 0.01
 
 
 RESUMED = """
@@ -255,3 +258,53 @@ def test_resumed_after_kill_9_equals_uninterrupted(images: tuple[ImageSet, Image
     assert resumed.history[columns].equals(expected.history[columns])
     assert resumed.train_accuracy == expected.train_accuracy
     assert_same_state(model, whole)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augment": False},  # resumed on cached features
+        {"augment": False, "batchnorm": "target", "trainable": "head"},
+        {"precision": "bf16-mixed"},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_resumed_equals_uninterrupted(
+    images: tuple[ImageSet, ImageSet], tmp_path: Path, changes: dict[str, object]
+) -> None:
+    recipe = replace(LEVEL2, epochs=3, **changes)  # type: ignore[arg-type]
+    expected, whole = train(recipe, images)
+    folder = RunFolder(tmp_path, recipe, data="d", weights="none", classes=images[0].classes)
+
+    def stop(line: str) -> None:
+        if "epoch  3/3" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(training.Engine(models.build(recipe, 10), recipe, CPU), *images, folder=folder, say=stop)
+    # What fits in memory when a run is resumed does not change how it goes on.
+    engine = training.Engine(models.build(recipe, 10), recipe, CPU)
+    engine._free_memory = lambda: 0  # type: ignore[method-assign]
+    resumed = training.fit(engine, *images, folder=folder, say=lambda line: None)
+    assert resumed.history["train_loss"].equals(expected.history["train_loss"])
+    assert resumed.history["val_loss"].equals(expected.history["val_loss"])
+    assert resumed.train_accuracy == expected.train_accuracy
+    assert_same_state(engine.model, whole)
+
+
+def test_a_run_goes_on_in_another_precision_and_says_so(images: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """As when Colab gives another GPU: no loss scale is taken over, and the record names both."""
+    first = replace(LEVEL1, epochs=2, precision="bf16-mixed")
+    folder = RunFolder(tmp_path, first, data="d", weights="none", classes=images[0].classes)
+
+    def stop(line: str) -> None:
+        if "epoch  2/2" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(training.Engine(models.build(first, 10), first, CPU), *images, folder=folder, say=stop)
+    lines: list[str] = []
+    engine = training.Engine(models.build(LEVEL1, 10), LEVEL1, CPU)
+    fitted = training.fit(engine, *images, folder=folder, say=lines.append)
+    assert "was trained in bf16-mixed so far, goes on in 32-true" in lines[1]
+    assert fitted.cost["precision"] == "bf16-mixed, from epoch 2 on, 32-true"
