@@ -42,7 +42,8 @@ lint: $(STAMP) ## ruff, formatting and types
 	@$(ENV_PYTHON) -m mypy
 
 bench: $(STAMP) ## speed, against the plain notebook everyone writes
-	@$(ENV_PYTHON) -m benchmarks
+	@if [ -d benchmarks ]; then $(ENV_PYTHON) -m benchmarks; else \
+	  echo "There are no benchmarks yet: no speed has been measured against the plain notebook." >&2; exit 1; fi
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(ENV_PYTHON) -m jupyterlab notebooks

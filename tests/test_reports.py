@@ -314,7 +314,14 @@ def test_on_cifar10_the_documents_stand_beside_the_measured(made: Any, tmp_path:
         "stored_size": 32,
         "classes": ["<i>cat</i>", "dog"],
     }
-    page = index(made, tmp_path / "r", levels={"level1": measured(0.82)}, data=data, notice="CIFAR-10 `<script>x`")
+    page = index(
+        made,
+        tmp_path / "r",
+        levels={"level1": measured(0.82)},
+        data=data,
+        comparable=True,
+        notice="CIFAR-10 `<script>x`",
+    )
     assert "must not be compared" not in page.main.get_text()
     assert "82.06" in page.find("img")["alt"]
     assert "<i>cat</i>, dog" in page.main.get_text()
@@ -481,3 +488,8 @@ def test_the_readme_shows_the_committed_results(tmp_path: Path) -> None:
     reports.update_readme(readme, reports.ROOT / "reports" / "demo")
     assert readme.read_text() == (reports.ROOT / "README.md").read_text()
     assert "Level\u00a04" in readme.read_text()
+
+
+def test_reports_are_never_written_over_the_notebooks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "1", "--profile", "demo", "--out", str(reports.ROOT / "notebooks")]) == 2
+    assert "would overwrite them" in capsys.readouterr().err
