@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,8 @@ def difference(a: Recipe, b: Recipe) -> pd.DataFrame:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, str):
+        return Path(value).name  # of weights given as a path, where they lie on this machine is of no interest
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
