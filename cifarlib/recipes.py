@@ -101,14 +101,13 @@ class Recipe:
         wrong = []
         for f in fields(self):
             value = getattr(self, f.name)
-            if type(f.default) is float and type(value) is int:  # 0 and 0.0 are one recipe, and one run
-                value = float(value)
-                object.__setattr__(self, f.name, value)
             if not f.metadata["check"](value):
                 hint = ""
                 if isinstance(value, str) and type(f.default) in (int, float):
                     hint = " (it is text: YAML reads 1e-3 as text, write 0.001)"
                 wrong.append(f"{f.name}={value!r} must be {f.metadata['what']}{hint}")
+            elif type(f.default) is float and type(value) is int:
+                object.__setattr__(self, f.name, float(value))  # 0 and 0.0 are one recipe, and one run
         if self.trainable == "layer4" and self.model not in ("resnet50", "se_resnet50"):
             wrong.append(f"trainable='layer4' needs a ResNet, and model is {self.model!r}: use 'head' or 'all'")
         if self.dilation and self.model not in ("resnet50", "se_resnet50"):

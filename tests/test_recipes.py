@@ -503,3 +503,7 @@ def test_the_demo_changes_sizes_and_never_what_is_studied() -> None:
             assert getattr(recipe, field) == getattr(full[name], field), f"{name}.{field}"
     # Nothing to download.
     assert {recipe.weights for recipe in demo.values()} == {"none", "pretrain"}
+
+
+def test_0_and_0_point_0_are_one_recipe() -> None:
+    assert json.dumps(replace(LEVEL1, weight_decay=0).to_dict()) == json.dumps(LEVEL1.to_dict())

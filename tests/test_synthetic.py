@@ -93,7 +93,7 @@ def test_every_known_thing_can_be_drawn_on_its_own_and_is_visible():
     assert np.all(np.bincount(d.labels) == 50)
     middle = np.array([np.median(d.object_size[d.labels == c]) for c in range(len(every))])
     assert middle.min() > 0.05
-    assert middle.max() < 0.45
+    assert middle.max() < 0.5  # the larger part of an image is not the object
 
 
 def test_the_mask_is_the_object_less_what_hides_it(train: Drawings):
