@@ -544,26 +544,49 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def prepare(images: Tensor, recipe: Recipe) -> Tensor:
+@functools.lru_cache
+def _resizing(
+    size: int, target: int, interpolation: str, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the matrices that resize rows [target, size] and, side by side for three channels, columns.
+
+    A resize is linear and takes rows and columns one after the other, so that resizing the identity shows what
+    it multiplies them by.
+    """
+    # Where images grow, the flag changes nothing for bilinear; for bicubic it means torchvision's filter.
+    antialias = interpolation == "bicubic" or size > target
+    one = torch.eye(size)[None, None]
+    rows = F.interpolate(one, (target, size), mode=interpolation, align_corners=False, antialias=antialias)[0, 0]
+    columns = torch.kron(rows.t().contiguous(), torch.eye(3))
+    return rows.to(device, dtype), columns.to(device, dtype)
+
+
+def prepare(images: Tensor, recipe: Recipe, dtype: torch.dtype = torch.float32) -> Tensor:
     """Turn a batch of stored or augmented images into the model's input.
 
     Normalises with ImageNet's mean and standard deviation, then resizes to `recipe.image_size` with
     `recipe.interpolation`, as torchvision's `Resize` does. (The weights of an interpolation add up to 1, so
     normalising first gives the same values, on fewer pixels.) Images that have that size are not resized.
 
+    The resize is two matrix products, which write the channels_last result at once, in the precision that reads
+    it: several times faster than interpolating in fp32, laying out and rounding one after the other.
+
     Args:
         images: uint8 `[B, 3, s, s]`, or floating point in [0, 1].
         recipe: `image_size` and `interpolation`.
+        dtype: of the result: fp32, or the half precision of what reads it.
 
     Returns:
-        float32 `[B, 3, image_size, image_size]` in channels_last memory format.
+        `[B, 3, image_size, image_size]` in channels_last memory format.
     """
     scale = 1.0 if images.is_floating_point() else 255.0
     mean, std = _statistics(images.device)
-    out = (images.to(torch.float32, memory_format=torch.channels_last) - mean * scale) / (std * scale)
-    if out.shape[-1] != recipe.image_size:
-        # Where images grow, the flag changes nothing for bilinear; for bicubic it means torchvision's filter.
-        antialias = recipe.interpolation == "bicubic" or out.shape[-1] > recipe.image_size
-        size = (recipe.image_size, recipe.image_size)
-        out = F.interpolate(out, size, mode=recipe.interpolation, align_corners=False, antialias=antialias)
-    return out.contiguous(memory_format=torch.channels_last)
+    out = (images.float() - mean * scale) / (std * scale)
+    n, channels, size, _ = out.shape
+    target = recipe.image_size
+    if size == target:
+        return out.to(dtype, memory_format=torch.channels_last)
+    rows, columns = _resizing(size, target, recipe.interpolation, dtype, out.device)
+    pixels = out.to(dtype).permute(0, 2, 3, 1).reshape(n * size, size * channels)
+    wide = (pixels @ columns).view(n, size, target * channels)
+    return (rows @ wide).view(n, target, target, channels).permute(0, 3, 1, 2)

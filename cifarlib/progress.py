@@ -1,4 +1,4 @@
-"""Live progress where someone can watch it, silence where output is saved."""
+"""Live progress where someone can watch it, silence where output is saved; times as people say them."""
 
 from __future__ import annotations
 
@@ -26,3 +26,13 @@ def live() -> bool:
 def bar(items: Iterable[T], *, what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Iterate over `items` under a bar that vanishes when it is done."""
     yield from tqdm(items, desc=what, total=total, unit=unit, leave=False, disable=not live(), mininterval=0.5)
+
+
+def duration(seconds: float) -> str:
+    """Write a time: 5.6 s, 48 s, 1 min 44 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

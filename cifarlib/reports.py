@@ -26,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifarlib import documented
+from cifarlib import documented, progress
 from cifarlib.recipes import nearest
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ def run(request: Plan, *, say: Callable[[str], None] = print) -> bool:
         page = Page(job.notebook.name, sha256, job.chosen, failure)
         _write_notebook(request.out / page.notebook, notebook)
         pages[job.level] = page
-        took = _duration(time.perf_counter() - start)
+        took = progress.duration(time.perf_counter() - start)
         say(f"{job.level}: FAILED after {took}, {failure}" if failure else f"{job.level}: done in {took}")
         _publish(request, pages)
         if failure:
@@ -471,13 +471,6 @@ def _write(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 # --- Results -----------------------------------------------------------------------------------------------
@@ -735,8 +728,10 @@ def _tidy_table(soup: bs4.BeautifulSoup, table: bs4.Tag) -> None:
 # --- The index ---------------------------------------------------------------------------------------------
 
 _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("seconds", "Training time", _duration),
+    ("seconds", "Training time", progress.duration),
+    ("seconds_per_epoch", "An epoch", progress.duration),
     ("images_per_second", "Images/s", lambda value: f"{value:,.0f}"),
+    ("stall_ratio", "Stall ratio", lambda value: f"{value:.2f}"),
     ("trainable_parameters", "Trained parameters", lambda value: f"{value:,}"),
     ("parameters", "All parameters", lambda value: f"{value:,}"),
     ("peak_memory_bytes", "Peak memory", lambda value: f"{value / 2**30:.2f} GiB"),
@@ -765,7 +760,7 @@ def results_table(results: Mapping[str, Any]) -> str:
             cells += [
                 f"{_percent(found['test_accuracy'])} ({100 * low:.2f} to {100 * high:.2f})",
                 f"{round(found['test_accuracy'] * n):,} of {n:,}",
-                _duration(found["seconds"]),
+                progress.duration(found["seconds"]),
             ]
         lines.append(f"| {' | '.join(cells)} |")
     environment = results["environment"]
@@ -818,7 +813,7 @@ def _index(results: Mapping[str, Any]) -> dict[str, Any]:
             low, high = measured["test_interval"]
             row |= {
                 "epochs": measured["epochs"],
-                "time": _duration(measured["seconds"]),
+                "time": progress.duration(measured["seconds"]),
                 "accuracy": _percent(measured["test_accuracy"]),
                 "interval": f"{100 * low:.2f} to {100 * high:.2f} %",
             }

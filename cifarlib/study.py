@@ -178,7 +178,7 @@ class Study:
             engine = training.Engine(model, recipe, self.device)
             fitted = training.fit(engine, train_images, val_images, folder=folder)
             # From here on the test set is read, once; nothing is decided after it.
-            probs = {"val": engine.probs(val_images.images)}
+            probs = {"val": fitted.val_probs}
             labels = {"val": val_images.labels.cpu().numpy()}
             if test_images is not None:
                 probs["test"] = engine.probs(test_images.images)
@@ -269,7 +269,7 @@ class Study:
         """Collect what is on disk of the four levels, without training: accuracies are fractions.
 
         A level that has not been run is missing. Level 4 is the soft vote of its two members; its seconds are
-        those of both.
+        those of both, its memory and its stall ratio the worse of the two.
         """
         found: dict[str, dict[str, Any]] = {}
         for level in ("level1", "level2", "level3"):
@@ -290,6 +290,9 @@ class Study:
             entry["epochs"] = sum(run.metrics["epochs"] for run in members)
             for key in ("seconds", "parameters", "trainable_parameters"):
                 entry[key] = sum(run.metrics[key] for run in members)
+            entry["peak_memory_bytes"] = max(run.metrics["peak_memory_bytes"] for run in members)
+            stalls = [run.metrics["stall_ratio"] for run in members]
+            entry["stall_ratio"] = None if None in stalls else min(stalls)
             found["level4"] = entry
         for entry in found.values():
             n = len(self.split.test)

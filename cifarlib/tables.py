@@ -241,15 +241,21 @@ def cams(measures: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def costs(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """Compare what runs took, by a name of the caller's: parameters, speed and memory."""
+    """Compare what runs took, by a name of the caller's: parameters, speed and memory.
+
+    The stall ratio is the speed over that of the same step on one batch that stays on the device, as
+    `training.measure_pace` found it: what is missing to 1 was spent on augmenting and preparing images.
+    """
     rows = {}
     for name, run in runs.items():
         m = run.metrics
         rows[name] = {
             "parameters": f"{m['parameters']:,}",
             "trained": f"{m['trainable_parameters']:,}",
-            "an epoch": f"{run.history['seconds'].median():.1f} s",
+            "an epoch": f"{m['seconds_per_epoch']:.1f} s",
             "training speed": f"{m['images_per_second']:.0f} images/s",
+            "stall ratio": "" if m["stall_ratio"] is None else f"{m['stall_ratio']:.2f} of resident",
+            "peak memory": f"{m['peak_memory_bytes'] / 2**30:.2f} GiB",
             "precision": m["precision"],
             "trunk computed": "once" if m["cached_features"] else "every epoch",
         }

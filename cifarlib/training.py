@@ -9,6 +9,9 @@ uninterrupted one would have.
 
 from __future__ import annotations
 
+import copy
+import ctypes
+import functools
 import hashlib
 import logging
 import math
@@ -34,6 +37,7 @@ from cifarlib.runs import RunFolder
 
 _DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision at every start
+_WORTH_TIMING = 60  # steps of training from which it is said beforehand what they will take
 _CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
 
 
@@ -63,6 +67,25 @@ def choose_precision(recipe: Recipe, device: torch.device) -> str:
     return "bf16-mixed" if native and recipe.model in models.RESNETS else "32-true"
 
 
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep the large blocks that it is given back, for the next batch.
+
+    By default it returns every block over 32 MiB to the system, which hands it out again page by page, zeroed:
+    with the activations of one batch at 224 px that takes longer than the arithmetic of EfficientNet-B0. It
+    holds for the whole process; other C libraries have no such call and are left as they are.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # not glibc
+        return
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
+
+
 def derive_seed(*parts: int | str) -> int:
     """Mix (seed, epoch, step) into one 63-bit seed; neighbouring steps get unrelated ones."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
@@ -75,8 +98,11 @@ class Engine:
     def __init__(
         self, model: models.Classifier, recipe: Recipe, device: torch.device, *, batch_size: int = 256
     ) -> None:
+        if device.type == "cpu":
+            _keep_freed_memory()
         self.recipe, self.device, self.batch_size = recipe, device, batch_size
         self.precision = choose_precision(recipe, device)
+        self._dtype = _DTYPES[self.precision]
         self.fabric = lightning_fabric.Fabric(
             accelerator=device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
@@ -87,23 +113,27 @@ class Engine:
 
     def fold(self) -> None:
         """Make the inference copy of the trunk; to be called again when the trunk's statistics change."""
-        self._trunk = models.fold(self.model.trunk, _DTYPES[self.precision])
+        self._trunk = models.fold(self.model.trunk, self._dtype)
 
-    @torch.no_grad()
-    def features(self, images: Tensor, *, augment: bool = False) -> Tensor:
-        """Run stored images uint8 [B, 3, s, s] through the trunk; returns the tail's inputs [B, ...].
+    def inputs(self, images: Tensor, *, augment: bool = False) -> Tensor:
+        """Turn stored images uint8 [B, 3, s, s] into the model's inputs [B, 3, S, S], in the trunk's precision.
 
         With `augment`, crop, flip and jitter are drawn from torch's global random state.
         """
-        x = data.prepare(data.augment(images, self.recipe) if augment else images, self.recipe)
-        return self._trunk(x.to(_DTYPES[self.precision])) if len(self.model.trunk) else x
+        return data.prepare(data.augment(images, self.recipe) if augment else images, self.recipe, self._dtype)
 
-    def cached(self, images: Tensor, what: str, *, force: bool = False) -> Tensor | None:
-        """Run all images through the trunk once; None where the result would not fit in memory, unless forced."""
+    @torch.no_grad()
+    def features(self, images: Tensor, *, augment: bool = False) -> Tensor:
+        """Run stored images uint8 [B, 3, s, s] through the trunk; returns the tail's inputs [B, ...]."""
+        return self._trunk(self.inputs(images, augment=augment))
+
+    def fits(self, n: int, like: Tensor) -> bool:
+        """Say whether the trunk features of `n` images fit in memory, from those of a few [B, ...]."""
+        return n * like[0].numel() * like.element_size() <= self._free_memory()
+
+    def cached(self, images: Tensor, what: str) -> Tensor:
+        """Run all images through the trunk once."""
         first = self.features(images[:2])
-        size = first[0].numel() * first.element_size() * len(images)
-        if not force and size > self._free_memory():
-            return None
         layout = torch.channels_last if first.ndim == 4 else torch.contiguous_format
         out = torch.empty(
             (len(images), *first.shape[1:]), dtype=first.dtype, device=self.device, memory_format=layout
@@ -143,15 +173,171 @@ class Engine:
         return self.logits(images).softmax(dim=1).cpu().numpy()
 
 
+class Trainer:
+    """The tail of an engine's model at work on its training images: batches, steps and epochs.
+
+    Args:
+        engine: The model; its tail is trained in place.
+        train: Training images, on the engine's device.
+        features: The images' trunk features [N, ...], where they are kept; else every batch runs the trunk.
+    """
+
+    def __init__(self, engine: Engine, train: ImageSet, features: Tensor | None = None) -> None:
+        self.engine, self.recipe, self.train, self.features = engine, engine.recipe, train, features
+        tail = engine.model.tail
+        build = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.recipe.optimizer]
+        optimizer = build(
+            [p for p in tail.parameters() if p.requires_grad],
+            lr=self.recipe.learning_rate,
+            weight_decay=self.recipe.weight_decay,
+            fused=True,
+        )
+        self.tail, self.optimizer = engine.fabric.setup(tail, optimizer)
+        self.steps = len(_chunks(torch.arange(len(train)), self.recipe.batch_size))
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tail's inputs [B, ...] and the labels [B] of the images at `index`."""
+        if self.features is not None:
+            return self.features[index], self.train.labels[index]
+        x = self.engine.features(self.train.images[index], augment=self.recipe.augment)
+        return x, self.train.labels[index]
+
+    def step(self, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """Take one step on inputs [B, ...] and labels [B]; returns logits [B, C] and the mean loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        logits = self.tail(x)
+        loss = F.cross_entropy(logits, y)
+        self.engine.fabric.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return logits.detach(), loss.detach()
+
+    def epoch(self, epoch: int) -> tuple[float, float]:
+        """Train on every image once, as epoch counted from 0; returns the running loss and accuracy.
+
+        Draws from torch's global random state, which it seeds by (seed, epoch, step).
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        recipe, device = self.recipe, self.engine.device
+        self.tail.train()
+        order = torch.Generator().manual_seed(derive_seed(recipe.seed, epoch, "order"))
+        shuffled = torch.randperm(len(self.train), generator=order).to(device)
+        batches = _chunks(shuffled, recipe.batch_size)
+        losses = torch.zeros(self.steps, device=device)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        what = f"{recipe.name}, epoch {epoch + 1}/{recipe.epochs}"
+        for step, index in enumerate(progress.bar(batches, what=what, unit="step")):
+            torch.manual_seed(derive_seed(recipe.seed, epoch, step))
+            x, y = self.batch(index)
+            rate = learning_rate(recipe, epoch * self.steps + step, recipe.epochs * self.steps)
+            logits, losses[step] = self.step(x, y, rate)
+            correct += (logits.argmax(dim=1) == y).sum()
+            if step % _CHECK_EVERY == _CHECK_EVERY - 1 or step == self.steps - 1:
+                _refuse_divergence(losses[: step + 1], recipe, epoch)
+        sizes = torch.tensor([len(index) for index in batches], device=device)
+        return ((losses * sizes).sum() / len(self.train)).item(), correct.item() / len(self.train)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds an image, from a few timed batches.
+
+    `forward` is the trunk on stored images, `judge` the tail without training, `step` the tail's training step,
+    `resident` trunk and step on one prepared batch, `real` the same on new images, augmented and prepared.
+    `stall_ratio` is the speed with new images over that on the resident batch, from 0 to 1: what is missing to 1
+    is the time that the arithmetic waits for its inputs.
+    """
+
+    forward: float
+    judge: float
+    step: float
+    resident: float
+    real: float
+    stall_ratio: float
+
+
+def measure_pace(engine: Engine, train: ImageSet, *, repeats: int | None = None) -> Pace:
+    """Time a few batches of a recipe's training on a copy of the tail; neither model nor random state change.
+
+    Steps with new images and steps on a resident batch are taken in turn, A B B A, and medians compared, so that
+    a machine that slows down slows both.
+
+    Args:
+        engine: What will be trained.
+        train: Training images, on the engine's device.
+        repeats: Pairs of timed blocks; by default 2 of one step on a CPU, and 4 of 8 steps on a GPU, whose host
+            runs ahead of it.
+    """
+    device, recipe = engine.device, engine.recipe
+    cuda = device.type == "cuda"
+    block = 8 if cuda else 1
+    count = min(len(train), recipe.batch_size)
+    index = torch.arange(count, device=device)
+    scaler = copy.deepcopy(engine.fabric.strategy.precision.state_dict())
+    tail = engine.model.tail
+    engine.model.tail = copy.deepcopy(tail)
+    try:
+        with torch.random.fork_rng(devices=[device] if cuda else []):
+            trial = Trainer(engine, train)
+            trial.tail.train()
+            resident = engine.inputs(train.images[index], augment=recipe.augment)
+            y = train.labels[index]
+
+            def run_trunk() -> Tensor:
+                with torch.no_grad():
+                    return engine._trunk(resident)
+
+            kept = run_trunk()
+            tasks: dict[str, Callable[[], Any]] = {
+                "real": lambda: trial.step(*trial.batch(index), 0.0),
+                "resident": lambda: trial.step(run_trunk(), y, 0.0),
+                "step": lambda: trial.step(kept, y, 0.0),
+                "forward": lambda: engine.features(train.images[index]),
+                "judge": lambda: engine.logits(train.images[index], kept),
+            }
+
+            def seconds(name: str, times: int = block) -> float:
+                if cuda:
+                    torch.cuda.synchronize(device)
+                started = time.perf_counter()
+                for _ in range(times):
+                    tasks[name]()
+                if cuda:
+                    torch.cuda.synchronize(device)
+                return (time.perf_counter() - started) / times / count
+
+            seconds("real"), seconds("judge")  # the first of a kind is slower
+            pairs = []
+            for number in range(repeats or (4 if cuda else 2)):
+                first, second = ("real", "resident") if number % 2 == 0 else ("resident", "real")
+                pair = {first: seconds(first), second: seconds(second)}
+                pairs.append(pair)
+            real, waiting = (float(np.median([pair[name] for pair in pairs])) for name in ("real", "resident"))
+            return Pace(
+                **{name: seconds(name) for name in ("forward", "judge", "step")},
+                real=real,
+                resident=waiting,
+                stall_ratio=float(np.median([pair["resident"] / pair["real"] for pair in pairs])),
+            )
+    finally:
+        engine.model.tail = tail
+        engine.fabric.strategy.precision.load_state_dict(scaler)
+
+
 @dataclass(frozen=True)
 class Fitted:
     """What `fit` returns: the history by epoch, and what the training took.
 
-    `train_accuracy` is measured after training in eval mode without augmentation, as a fraction.
+    `train_accuracy` is measured after training in eval mode without augmentation, as a fraction; `val_probs`
+    [N, C] float32 are the trained model's.
     """
 
     history: pd.DataFrame
     train_accuracy: float
+    val_probs: np.ndarray
     cost: dict[str, Any]
 
 
@@ -172,7 +358,7 @@ def fit(
         val: Validation images: they are reported every epoch, and nothing is chosen by them.
         folder: Where a checkpoint is kept after every epoch, and found again by a later call.
         cache: Whether trunk features may be computed once and kept (see the module's docstring).
-        say: Takes one finished line an epoch.
+        say: Takes one finished line an epoch, and one before a longer training: what it will take.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -180,8 +366,6 @@ def fit(
     recipe, fabric, device = engine.recipe, engine.fabric, engine.device
     started = time.perf_counter()
     train, val = train.to(device), val.to(device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
 
     if recipe.batchnorm == "target":
         chunks = _chunks(torch.arange(len(train), device=device), engine.batch_size)
@@ -191,12 +375,8 @@ def fit(
         )
         engine.fold()
 
-    parameters = [p for p in engine.model.tail.parameters() if p.requires_grad]
-    build = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    optimizer = build(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    tail, optimizer = fabric.setup(engine.model.tail, optimizer)
-
-    state: dict[str, Any] = {"tail": tail, "optimizer": optimizer, "epoch": 0, "history": []}
+    trainer = Trainer(engine, train)
+    state: dict[str, Any] = {"tail": trainer.tail, "optimizer": trainer.optimizer, "epoch": 0, "history": []}
     state |= {"precision": engine.precision, "scaler": {}, "cached_train": None, "cached_val": None}
 
     def save(path: Path) -> None:
@@ -217,48 +397,32 @@ def fit(
 
     # Whether features are kept is decided once in a run's life: batches of another size round differently, and
     # a resumed run is to be the same to the last bit.
-    train_features = val_features = None
-    resumed = state["epoch"] > 0
-    if cache and len(engine.model.trunk):
-        if not recipe.augment and state["cached_train"] is not False:
-            train_features = engine.cached(train.images, "trunk, training images", force=resumed)
-        if state["cached_val"] is not False:
-            val_features = engine.cached(val.images, "trunk, validation images", force=resumed)
-    state |= {"cached_train": train_features is not None, "cached_val": val_features is not None}
+    if state["cached_train"] is None:
+        possible = cache and len(engine.model.trunk) > 0
+        like = engine.features(train.images[:2]) if possible else None
+        keep_train = like is not None and not recipe.augment and engine.fits(len(train), like)
+        rest = len(val) + (len(train) if keep_train else 0)
+        state |= {"cached_train": keep_train, "cached_val": like is not None and engine.fits(rest, like)}
+
+    pace = None
+    remaining = recipe.epochs - state["epoch"]
+    if remaining * trainer.steps >= _WORTH_TIMING:
+        pace = measure_pace(engine, train)
+        say(f"{recipe.name}: {_forecast(pace, recipe, len(train), len(val), remaining, state)}")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    val_features = None
+    if state["cached_train"]:
+        trainer.features = engine.cached(train.images, "trunk, training images")
+    if state["cached_val"]:
+        val_features = engine.cached(val.images, "trunk, validation images")
     cache_seconds = time.perf_counter() - started
 
-    steps = len(_chunks(torch.arange(len(train)), recipe.batch_size))
+    val_logits = torch.empty(0)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(state["epoch"], recipe.epochs):
             epoch_started = time.perf_counter()
-            tail.train()
-            order = torch.Generator().manual_seed(derive_seed(recipe.seed, epoch, "order"))
-            shuffled = torch.randperm(len(train), generator=order).to(device)
-            batches = _chunks(shuffled, recipe.batch_size)
-            losses = torch.zeros(steps, device=device)
-            correct = torch.zeros((), dtype=torch.int64, device=device)
-            what = f"{recipe.name}, epoch {epoch + 1}/{recipe.epochs}"
-            for step, index in enumerate(progress.bar(batches, what=what, unit="step")):
-                torch.manual_seed(derive_seed(recipe.seed, epoch, step))
-                if train_features is None:
-                    x = engine.features(train.images[index], augment=recipe.augment)
-                else:
-                    x = train_features[index]
-                y = train.labels[index]
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps)
-                logits = tail(x)
-                loss = F.cross_entropy(logits, y)
-                fabric.backward(loss)
-                optimizer.step()
-                optimizer.zero_grad()
-                losses[step] = loss.detach()
-                correct += (logits.detach().argmax(dim=1) == y).sum()
-                if step % _CHECK_EVERY == _CHECK_EVERY - 1 or step == steps - 1:
-                    _refuse_divergence(losses[: step + 1], recipe, epoch)
-            sizes = torch.tensor([len(index) for index in batches], device=device)
-            train_loss = ((losses * sizes).sum() / len(train)).item()
-            train_accuracy = correct.item() / len(train)
+            train_loss, train_accuracy = trainer.epoch(epoch)
             train_seconds = time.perf_counter() - epoch_started
             val_logits = engine.logits(val.images, val_features)
             val_loss = F.cross_entropy(val_logits, val.labels).item()
@@ -271,7 +435,7 @@ def fit(
                     "train_accuracy": train_accuracy,
                     "val_loss": val_loss,
                     "val_accuracy": val_accuracy,
-                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "learning_rate": trainer.optimizer.param_groups[0]["lr"],
                     "seconds": seconds,
                     "images_per_second": len(train) / train_seconds,
                 }
@@ -286,21 +450,39 @@ def fit(
                 folder.save_checkpoint(epoch + 1, save)
 
     engine.model.eval()
-    train_accuracy = _accuracy(engine.logits(train.images, train_features), train.labels)
+    train_accuracy = _accuracy(engine.logits(train.images, trainer.features), train.labels)
     frame = pd.DataFrame(history)
     total, trainable = models.count_parameters(engine.model)
     cost = {
         "epochs": recipe.epochs,
         "seconds": float(frame["seconds"].sum() + cache_seconds),
         "cache_seconds": cache_seconds,
+        "seconds_per_epoch": float(frame["seconds"].median()),
         "images_per_second": float(frame["images_per_second"].median()),
-        "cached_features": train_features is not None,
+        # Of a training that reads kept features there is no input pipeline to wait for.
+        "stall_ratio": None if pace is None or state["cached_train"] else pace.stall_ratio,
+        "cached_features": state["cached_train"],
         "precision": state["precision"],
         "peak_memory_bytes": _peak_memory(device),
         "parameters": total,
         "trainable_parameters": trainable,
     }
-    return Fitted(frame, train_accuracy, cost)
+    return Fitted(frame, train_accuracy, val_logits.softmax(dim=1).cpu().numpy(), cost)
+
+
+def _forecast(pace: Pace, recipe: Recipe, n: int, n_val: int, epochs: int, state: dict[str, Any]) -> str:
+    """Say what a training will take, from the seconds an image."""
+    kept_val = pace.judge if state["cached_val"] else pace.forward + pace.judge
+    once = n_val * pace.forward if state["cached_val"] else 0.0
+    if state["cached_train"]:
+        epoch = n * pace.step + n_val * kept_val
+        once += n * (pace.forward + pace.judge)
+        how = "the frozen trunk computed once"
+    else:
+        epoch = n * pace.real + n_val * kept_val
+        once += n * (pace.forward + pace.judge)  # the accuracy on the training images, at the end
+        how = f"{progress.duration(epoch)} each"
+    return f"expected to take {progress.duration(epochs * epoch + once)} ({epochs} epochs, {how})"
 
 
 def _chunks(index: Tensor, size: int) -> list[Tensor]:

@@ -47,6 +47,9 @@ def run(recipe: Recipe, *, right: int = 3, n: int = 4, **metrics: Any) -> Run:
             "parameters": 23_528_522,
             "trainable_parameters": 20_490,
             "images_per_second": 1234.5678,
+            "seconds_per_epoch": 3.0,
+            "stall_ratio": None,
+            "peak_memory_bytes": 3 * 2**29,
             "precision": "32-true",
             "cached_features": True,
         }
@@ -342,13 +345,18 @@ def test_cams_average_what_was_measurable() -> None:
 
 
 def test_costs() -> None:
-    runs = {"cached": run(LEVEL1), "not": run(LEVEL2, cached_features=False, trainable_parameters=14_985_226)}
+    runs = {
+        "cached": run(LEVEL1),
+        "not": run(LEVEL2, cached_features=False, trainable_parameters=14_985_226, stall_ratio=0.968),
+    }
     assert cells(tables.costs(runs)) == {
         "cached": {
             "parameters": "23,528,522",
             "trained": "20,490",
-            "an epoch": "3.0 s",  # the median, which the first epoch's warm-up does not move
+            "an epoch": "3.0 s",
             "training speed": "1235 images/s",
+            "stall ratio": "",
+            "peak memory": "1.50 GiB",
             "precision": "32-true",
             "trunk computed": "once",
         },
@@ -357,6 +365,8 @@ def test_costs() -> None:
             "trained": "14,985,226",
             "an epoch": "3.0 s",
             "training speed": "1235 images/s",
+            "stall ratio": "0.97 of resident",
+            "peak memory": "1.50 GiB",
             "precision": "32-true",
             "trunk computed": "every epoch",
         },

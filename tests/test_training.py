@@ -112,13 +112,16 @@ def test_augmented_images_are_never_cached(images: tuple[ImageSet, ImageSet]) ->
 def test_the_cache_is_refused_where_memory_is_short(
     images: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = training.Engine(models.build(LEVEL1, 10), LEVEL1, CPU)
-    need = len(images[0]) * 2048 * 4
-    monkeypatch.setattr(engine, "_free_memory", lambda: need - 1)
-    assert engine.cached(images[0].images, "") is None
-    monkeypatch.setattr(engine, "_free_memory", lambda: need)
-    features = engine.cached(images[0].images, "")
-    assert features is not None and features.shape == (len(images[0]), 2048)
+    need = (len(images[0]) + len(images[1])) * 2048 * 4
+    for free, kept in ((need, True), (need - 1, False)):
+        monkeypatch.setattr(training.Engine, "_free_memory", lambda engine, free=free: free)
+        fitted, _ = train(replace(LEVEL1, epochs=1), images)
+        assert fitted.cost["cached_features"]  # the training images alone fit in both cases
+        engine = training.Engine(models.build(LEVEL1, 10), LEVEL1, CPU)
+        assert engine.fits(len(images[0]) + len(images[1]), engine.features(images[0].images[:2])) is kept
+    monkeypatch.setattr(training.Engine, "_free_memory", lambda engine: len(images[0]) * 2048 * 4 - 1)
+    fitted, _ = train(replace(LEVEL1, epochs=1), images)
+    assert not fitted.cost["cached_features"]
 
 
 def test_features_logits_and_probs_agree_with_the_plain_model(images: tuple[ImageSet, ImageSet]) -> None:

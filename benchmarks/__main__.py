@@ -1,0 +1,121 @@
+"""Measure speed and exactness against the plain script that everyone writes; see benchmarks/README.md.
+
+    python -m benchmarks                    speed: on two CPU cores about a quarter of an hour
+    python -m benchmarks --only candidates  what each idea gains by itself: some minutes
+    python -m benchmarks --only parity --data-root PHOTOS --weights FILE   accuracy over three seeds
+
+Results go to benchmarks/results/<device>.json, a part at a time, and the tables of both READMEs follow them.
+"""
+
+import argparse
+import json
+import os
+import re
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks import candidates, parity, report, speed
+from cifarlib import recipes, runs, training
+
+ROOT = Path(__file__).parents[1]
+
+
+def device_name(device):
+    """Return the GPU's name, or the processor's with its cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = "CPU"
+    if Path("/proc/cpuinfo").exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        name = found.group(1).strip() if found else name
+    units = ", ".join(
+        unit
+        for unit, there in {
+            "AVX-512 BF16": getattr(torch.cpu, "_is_avx512_bf16_supported", bool)(),
+            "AMX": getattr(torch.cpu, "_is_amx_tile_supported", bool)(),
+        }.items()
+        if there
+    )
+    return f"{name}, {torch.get_num_threads()} cores" + (f" with {units}" if units else ", no bf16 units")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=("speed", "candidates", "parity", "tables"), default="speed")
+    parser.add_argument(
+        "--images", type=int, help="training images; by default 10,000 on a GPU, what fits on a CPU"
+    )
+    parser.add_argument("--image-size", type=int, help="what the model sees, in pixels; 224, and 64 for parity")
+    parser.add_argument("--repeats", type=int, default=3, help="warm repeats (3)")
+    parser.add_argument("--data-root", default="", help="a folder of images; by default the built-in ones")
+    parser.add_argument("--weights", default="none", help="ResNet-50's: a file, or imagenet1k_v1 (none)")
+    parser.add_argument("--note", default="", help="what images and weights are, for the parity table")
+    parser.add_argument(
+        "--sizes", type=int, nargs=3, default=(2000, 500, 5000), help="for parity: train, val, test"
+    )
+    parser.add_argument("--epochs", type=int, nargs=2, default=(5, 5), help="for parity: levels 1 and 2 (5 5)")
+    parser.add_argument("--out", type=Path, help="results file; by default benchmarks/results/<device>.json")
+    a = parser.parse_args()
+    warnings.filterwarnings("ignore", message=".*os.fork.*")
+    if a.only == "tables":
+        report.write(ROOT)
+        return
+    for value, least, what in (
+        (a.images, 64, "--images"),
+        (a.repeats, 1, "--repeats"),
+        (a.image_size, 32, "--image-size"),
+    ):
+        if value is not None and value < least:
+            parser.error(f"{what} {value}: must be at least {least}")
+    if a.only == "parity" and not (a.data_root and a.weights != "none"):
+        parser.error("--only parity needs --data-root and --weights: accuracies of noise would show nothing")
+
+    device = training.choose_device()
+    name = device_name(device)
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    path = a.out or report.RESULTS / f"{slug}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    environment = runs.environment(device)
+    versions = {key: environment[key] for key in ("python", "torch", "torchvision")}
+    found |= {"device": name, "versions": versions}
+    print(f"{name}; results go to {path}", flush=True)
+    if a.only == "parity":
+        profile = replace(recipes.FULL, **dict(zip(("train_size", "val_size", "test_size"), a.sizes, strict=True)))
+        epochs = {"level1": a.epochs[0], "level2": a.epochs[1]}
+        size = a.image_size or 64
+        measured = parity.measure(profile, a.data_root, a.weights, device, epochs=epochs, image_size=size)
+        found["parity"] = measured | {"note": a.note or f"{Path(a.data_root).name}, {Path(a.weights).name}"}
+    else:
+        settings = {
+            "device": "cpu" if device.type == "cpu" else "cuda",
+            "image_size": a.image_size or 224,
+            "repeats": a.repeats,
+            "data_root": a.data_root,
+            "weights": a.weights,
+            "threads": torch.get_num_threads(),
+        }
+        if a.only == "candidates":
+            found["candidates"] = candidates.measure(settings)
+        else:
+            fits = 10_000 if device.type == "cuda" else None
+            settings["images"] = a.images or fits or speed.images_that_fit(settings)
+            print(f"{settings['images']} training images at {settings['image_size']} px", flush=True)
+            found |= {"settings": settings} | speed.measure(settings, say=lambda line: print(line, flush=True))
+            found["settings"] |= {key: Path(settings[key]).name for key in ("data_root", "weights")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(found, indent=1) + "\n")
+    os.replace(temporary, path)
+    if a.out is None:
+        report.write(ROOT)
+    made = report.sections([found])
+    print("\n" + made[a.only])
+
+
+if __name__ == "__main__":
+    main()

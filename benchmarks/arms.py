@@ -1,0 +1,210 @@
+"""The arms of the comparison: each trains in a process of its own, which waits while another one works.
+
+A process of its own, because how memory is kept is a matter of the whole process, and ours changes it.
+"""
+
+import multiprocessing
+import resource
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+FROZEN_EPOCHS = 5
+
+
+class PeerArm:
+    """The plain peer; `tuned` with autocast and channels_last."""
+
+    def __init__(self, settings, tuned):
+        from benchmarks import peer
+        from benchmarks.parity import pictures
+
+        self.settings, self.peer, self.tuned = settings, peer, tuned
+        split = images(settings)
+        self.train, self.val, self.classes = pictures(split.train), pictures(split.val), len(split.classes)
+
+    def _peer(self, arch, trainable, rate, decay=None):
+        device = self.settings["device"]
+        options = {"trainable": trainable, "rate": rate, "decay": decay, "device": device, "tuned": self.tuned}
+        return self.peer.Peer(arch, self.classes, **options)
+
+    def _loader(self, part, *, augment=False, shuffle=True):
+        return self.peer.loader(*part, size=self.settings["image_size"], augment=augment, shuffle=shuffle)
+
+    def frozen_phase(self):
+        """Five epochs of a frozen network's classifier, each with validation."""
+        model = self._peer("resnet50", "head", 1e-3)
+        train, val = self._loader(self.train), self._loader(self.val, shuffle=False)
+        with Clock() as clock:
+            for _ in range(FROZEN_EPOCHS):
+                model.train_epoch(train)
+                model.accuracy(val)
+        return clock.seconds
+
+    def _epoch(self, model):
+        with Clock() as clock:
+            model.train_epoch(self._loader(self.train, augment=True))
+        return clock.seconds
+
+    def layer4_epoch(self):
+        """One epoch of layer4 and the classifier, with augmentation."""
+        return self._epoch(self._peer("resnet50", "layer4", 3e-4, 1e-4))
+
+    def efficientnet_epoch(self):
+        """One epoch of the whole EfficientNet-B0, with augmentation."""
+        return self._epoch(self._peer("efficientnet_b0", "all", 3e-4, 1e-4))
+
+    def input_pipeline(self):
+        """Level 2's inputs, once through the training images, with nothing that uses them."""
+        with Clock() as clock:
+            for x, _ in self._loader(self.train, augment=True):
+                x.to(self.settings["device"])
+        return clock.seconds
+
+
+class OurArm:
+    """cifarlib; `compiled` with torch.compile around the trunk, `precision` other than the hardware's choice."""
+
+    def __init__(self, settings, compiled=False, precision="auto"):
+        from cifarlib import models, recipes, training
+
+        self.settings, self.compiled = settings, compiled
+        self.models, self.training = models, training
+        self.device = torch.device(settings["device"])
+        split = images(settings)
+        self.train, self.val = split.train.to(self.device), split.val.to(self.device)
+        changes = {"image_size": settings["image_size"], "weights": settings["weights"], "precision": precision}
+        bases = (recipes.LEVEL1, recipes.LEVEL2, recipes.LEVEL3, recipes.EFFICIENTNET)
+        self.recipes = {base.name: replace(base, **changes) for base in bases}
+        self.recipes["efficientnet"] = replace(self.recipes["efficientnet"], weights="none")
+
+    def _engine(self, name):
+        recipe = self.recipes[name]
+        model = self.models.build(recipe, len(self.train.classes), self.models.load_weights(recipe))
+        engine = self.training.Engine(model, recipe, self.device)
+        if self.compiled and len(model.trunk):
+            torch._dynamo.reset()  # every call pays what a notebook pays, unless the disk's cache has it
+            engine._trunk = torch.compile(engine._trunk)
+        return engine
+
+    def frozen_phase(self):
+        """Level 1 as `fit` runs it: five epochs, each with validation, and the forecast before them."""
+        engine = self._engine("level1")
+        with Clock() as clock:
+            self.training.fit(engine, self.train, self.val, say=lambda line: None)
+        self.level1 = engine
+        return clock.seconds
+
+    def _epoch(self, name):
+        trainer = self.training.Trainer(self._engine(name), self.train)
+        with Clock() as clock:
+            trainer.epoch(0)
+        return clock.seconds
+
+    def layer4_epoch(self):
+        """One epoch of level 2."""
+        return self._epoch("level2")
+
+    def efficientnet_epoch(self):
+        """One epoch of level 4's EfficientNet-B0."""
+        return self._epoch("efficientnet")
+
+    def input_pipeline(self):
+        """Level 2's inputs, once through the training images, with nothing that uses them."""
+        engine = self._engine("level2")
+        order = torch.randperm(len(self.train)).to(self.device)
+        with Clock() as clock:
+            for index in order.split(engine.recipe.batch_size):
+                engine.inputs(self.train.images[index], augment=True)
+        return clock.seconds
+
+    def stall(self):
+        """Return the stall ratios of levels 2 to 4 and images/s, several of each."""
+        found = {}
+        for name in ("level2", "level3", "efficientnet"):
+            engine = self._engine(name)
+            paces = [self.training.measure_pace(engine, self.train) for _ in range(self.settings["repeats"])]
+            found[name] = {
+                "ratios": [pace.stall_ratio for pace in paces],
+                "images_per_second": float(np.median([1 / pace.real for pace in paces])),
+                "trunk_images_per_second": float(np.median([1 / pace.forward for pace in paces])),
+            }
+        return found
+
+    def agreement(self):
+        """Compare level 1's trained model with the plain network of the same weights (gates 1 and 2)."""
+        from benchmarks import parity
+
+        engine = self.level1
+        return parity.agreement(engine, self.val.to("cpu"))
+
+
+class Clock:
+    """Seconds between entry and exit, with the device's work done."""
+
+    def __enter__(self):
+        self._wait()
+        self.started = time.perf_counter()
+        return self
+
+    def __exit__(self, *error):
+        self._wait()
+        self.seconds = time.perf_counter() - self.started
+
+    @staticmethod
+    def _wait():
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+
+def images(settings):
+    """Return the images of the settings, split."""
+    from cifarlib import data, recipes
+
+    n = settings["images"]
+    sizes = {"train_size": n, "val_size": n // 4, "test_size": 10}
+    if settings["data_root"]:
+        return data.load(replace(recipes.FULL, **sizes), settings["data_root"], image_size=settings["image_size"])
+    return data.load(replace(recipes.DEMO, **sizes))
+
+
+def _serve(connection, kind, options):
+    arm = kind(**options)
+    connection.send("ready")
+    while (method := connection.recv()) is not None:
+        connection.send(getattr(arm, method)() if method != "memory" else _peak_memory())
+
+
+def _peak_memory():
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Worker:
+    """An arm in a process of its own: `ask` names a method and waits for what it returns."""
+
+    def __init__(self, kind, **options):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, kind, options))
+        self.process.start()
+        theirs.close()
+        self.connection.recv()
+
+    def ask(self, method):
+        """Run a method of the arm; an arm that failed has printed why, and ends the benchmark."""
+        try:
+            self.connection.send(method)
+            return self.connection.recv()
+        except (EOFError, BrokenPipeError):
+            raise SystemExit(f"the process that measures failed in {method}; what it printed says why") from None
+
+    def close(self):
+        """End the process."""
+        self.connection.send(None)
+        self.process.join()

@@ -1,0 +1,238 @@
+"""What was tried for speed: each candidate with and without, on one image size, its gain predicted first."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.arms import Clock, OurArm, Worker
+from benchmarks.speed import spread
+from cifarlib import data, models, recipes, training
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One idea: what it was expected to gain, on what, and the two ways of doing it, made when they are timed.
+
+    `make(bench)` returns the callables without and with it; `keep(device)` says whether we do it there.
+    """
+
+    name: str
+    on: str
+    predicted: str
+    make: Callable[..., tuple[Callable[[], object], Callable[[], object]]]
+    keep: Callable[[str], bool] = lambda device: True
+
+
+class Bench:
+    """Images, models and steps that the candidates share."""
+
+    def __init__(self, image_size, device, weights="none"):
+        self.device = torch.device(device)
+        split = data.load(replace(recipes.DEMO, train_size=4 * BATCH, val_size=BATCH, test_size=10))
+        self.train, self.val = split.train.to(self.device), split.val.to(self.device)
+        self.changes = {"image_size": image_size, "weights": weights}
+
+    def engine(self, base, **changes):
+        recipe = replace(base, **self.changes, **changes)
+        return training.Engine(models.build(recipe, 10), recipe, self.device)
+
+    def inputs(self, engine):
+        return engine.inputs(self.train.images[:BATCH])
+
+    def step(self, engine, optimizer=None):
+        """A training step on one resident batch."""
+        trainer = training.Trainer(engine, self.train)
+        if optimizer is not None:
+            tail = engine.model.tail
+            trainer.optimizer = engine.fabric.setup_optimizers(optimizer(tail.parameters()))
+        x, y = engine.features(self.train.images[:BATCH]), self.train.labels[:BATCH]
+        return lambda: trainer.step(x, y, 1e-5)
+
+    @torch.no_grad()
+    def trunk(self, trunk, x):
+        def run():
+            with torch.no_grad():
+                return trunk(x)
+
+        return run
+
+
+def _cache(bench):
+    def run(cache):
+        engine = bench.engine(recipes.LEVEL1)
+        return training.fit(engine, bench.train, bench.val, cache=cache, say=lambda line: None)
+
+    return lambda: run(False), lambda: run(True)
+
+
+def _fold(bench):
+    engine = bench.engine(recipes.LEVEL1)
+    x = bench.inputs(engine)
+    plain = models._channels_last(engine.model.trunk.to(engine._dtype))
+    return bench.trunk(plain, x), bench.trunk(engine._trunk, x)
+
+
+def _channels_last(bench):
+    engine = bench.engine(recipes.LEVEL1)
+    x = bench.inputs(engine)
+    plain = models.fold(engine.model.trunk, engine._dtype).to(memory_format=torch.contiguous_format)
+    return bench.trunk(plain, x.contiguous()), bench.trunk(engine._trunk, x)
+
+
+def _half(base):
+    def make(bench):
+        half = "bf16-mixed" if bench.device.type == "cpu" else "auto"
+        return bench.step(bench.engine(base, precision="32-true")), bench.step(bench.engine(base, precision=half))
+
+    return make
+
+
+def _half_trunk(bench):
+    full, half = bench.engine(recipes.LEVEL1, precision="32-true"), bench.engine(recipes.LEVEL1)
+    return bench.trunk(full._trunk, bench.inputs(full)), bench.trunk(half._trunk, bench.inputs(half))
+
+
+def _resize(bench):
+    engine = bench.engine(recipes.LEVEL2)
+    images, size = bench.train.images[:BATCH], (engine.recipe.image_size,) * 2
+
+    def interpolate():
+        x = images.to(torch.float32, memory_format=torch.channels_last)
+        return F.interpolate(x, size, mode="bilinear", align_corners=False).to(engine._dtype)
+
+    return interpolate, lambda: engine.inputs(images)
+
+
+def _augment_small(bench):
+    recipe = replace(recipes.LEVEL2, **bench.changes)
+    images = bench.train.images[:BATCH]
+    size = (recipe.image_size,) * 2
+    large = F.interpolate(images.float(), size, mode="bilinear").round().to(torch.uint8)
+    return lambda: data.augment(large, recipe), lambda: data.augment(images, recipe)
+
+
+def _fused(bench):
+    def plain(parameters):
+        return torch.optim.AdamW(parameters, lr=1e-5, weight_decay=1e-4, foreach=False, fused=False)
+
+    return bench.step(bench.engine(recipes.LEVEL2), plain), bench.step(bench.engine(recipes.LEVEL2))
+
+
+def _no_sync(bench):
+    engine = bench.engine(recipes.LEVEL1)
+    step = bench.step(engine)
+    return lambda: [step()[1].item() for _ in range(50)], lambda: [step()[1] for _ in range(50)]
+
+
+def _large_batches(bench):
+    engine = bench.engine(recipes.LEVEL1)
+    x = torch.cat([bench.inputs(engine)] * 4)
+    small = lambda: [bench.trunk(engine._trunk, part)() for part in x.split(BATCH)]  # noqa: E731
+    return small, bench.trunk(engine._trunk, x)
+
+
+def _compile(bench):
+    engine = bench.engine(recipes.LEVEL1)
+    x = bench.inputs(engine)
+    return bench.trunk(engine._trunk, x), bench.trunk(torch.compile(engine._trunk), x)
+
+
+def _never(device):
+    return False
+
+
+def _gpu(device):
+    return device != "cpu"
+
+
+CANDIDATES = (
+    Candidate("trunk outputs kept", "level 1, 5 epochs", "4 to 5: five passes become one", _cache),
+    Candidate("convolution and BatchNorm folded", "trunk forward", "1.2: less memory traffic", _fold),
+    Candidate("channels_last", "trunk forward", "1.3 on a CPU, 1.5 on a GPU", _channels_last),
+    Candidate("half precision, frozen trunk", "trunk forward", "2: twice the arithmetic a cycle", _half_trunk),
+    Candidate(
+        "half precision, trained tail",
+        "layer4 step",
+        "1.5: optimiser and BatchNorm stay fp32",
+        _half(recipes.LEVEL2),
+    ),
+    Candidate("half precision, EfficientNet-B0", "its step", "1.5", _half(recipes.EFFICIENTNET), _gpu),
+    Candidate("resize as two matrix products", "a batch's inputs", "2: one write instead of three", _resize),
+    Candidate("augment before enlarging", "augmentation", "as the pixels: 49 at 224 px", _augment_small),
+    Candidate("fused AdamW", "layer4 step", "1.05 on a CPU: 15 million of its parameters", _fused),
+    Candidate(
+        "no host sync per step", "50 steps of level 1's head", "1.0 on a CPU, where nothing waits", _no_sync
+    ),
+    Candidate("inference in batches of 256, not 64", "trunk forward", "1.05: fewer calls", _large_batches),
+    Candidate("torch.compile of the trunk, warm", "trunk forward", "1.2", _compile, _never),
+)
+
+
+class Tries:
+    """Runs the candidates in a process of its own, where memory is kept, or is not."""
+
+    def __init__(self, settings, keep_memory=True):
+        if not keep_memory:
+            training._keep_freed_memory = lambda: None
+        self.bench = Bench(settings["image_size"], settings["device"])
+
+    def efficientnet_step(self):
+        return self._time(self.bench.step(self.bench.engine(recipes.EFFICIENTNET)))
+
+    def trunk(self):
+        engine = self.bench.engine(recipes.LEVEL1)
+        return self._time(self.bench.trunk(engine._trunk, self.bench.inputs(engine)))
+
+    def _time(self, run, times=3):
+        run()
+        return [self._once(run) for _ in range(times)]
+
+    @staticmethod
+    def _once(run):
+        with Clock() as clock:
+            run()
+        return clock.seconds
+
+    def all(self):
+        """Time every candidate, without and with it in turn, after one cold call of each."""
+        rows = []
+        for candidate in CANDIDATES:
+            without, with_it = candidate.make(self.bench)
+            self._once(without)
+            cold = self._once(with_it)
+            pairs = []
+            for repeat in range(4):
+                both = [(0, without), (1, with_it)]
+                seconds = {k: self._once(run) for k, run in (both if repeat % 2 == 0 else both[::-1])}
+                pairs.append(seconds[0] / seconds[1])
+            rows.append(self._row(candidate.name, candidate.on, candidate.predicted, pairs, candidate.keep))
+            rows[-1]["cold_seconds"] = cold
+            print(f"{candidate.name}: {rows[-1]['gain']['median']:.2f} ({time.strftime('%X')})", flush=True)
+        return rows
+
+    def _row(self, name, on, predicted, gains, keep):
+        kept = keep(str(self.bench.device.type))
+        return {"name": name, "on": on, "predicted": predicted, "gain": spread(gains), "kept": kept}
+
+
+def measure(settings):
+    """Measure every candidate; returns one row each."""
+    worker = Worker(Tries, settings=settings)
+    rows = worker.ask("all")
+    if settings["device"] == "cpu":
+        plain = Worker(Tries, settings=settings, keep_memory=False)
+        for task, on, predicted in (
+            ("trunk", "trunk forward", "1.1: fewer page faults"),
+            ("efficientnet_step", "EfficientNet-B0's step", "1.3: its activations are large"),
+        ):
+            gains = [a / b for a, b in zip(plain.ask(task), worker.ask(task), strict=True)]
+            rows.append({"name": "freed memory kept (mallopt)", "on": on, "predicted": predicted})
+            rows[-1] |= {"gain": spread(gains), "kept": True}
+        plain.close()
+    worker.close()
+    return rows

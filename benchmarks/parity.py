@@ -1,0 +1,129 @@
+"""Speed counts only if accuracy does not move: ours against the plain peer, by three gates.
+
+1. Features are equal within the precision's tolerance: the relative error of the trunk, folded and in half
+   precision, against the plain network in fp32, on the same inputs.
+2. Every prediction that flips was a toss-up: the gap between its two largest probabilities in fp32 is under 0.02.
+3. The interval of the difference in test accuracy between the peer's training and ours, over three seeds,
+   contains 0.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import scipy.stats
+import torch
+from PIL import Image
+
+from benchmarks.peer import Peer, loader
+from cifarlib import data, models, recipes, training
+
+TOLERANCE = {"32-true": 1e-4, "bf16-mixed": 2e-2, "16-mixed": 3e-3}  # relative, of a trunk of fifty layers
+GAP = 0.02
+
+
+def pictures(images):
+    """Turn images uint8 [N, 3, s, s] into what the peer reads: PIL images and a list of labels."""
+    return [Image.fromarray(x.permute(1, 2, 0).numpy()) for x in images.images], images.labels.tolist()
+
+
+def agreement(engine, images):
+    """Compare an engine with the plain network that has its weights (gates 1 and 2)."""
+    recipe, device = engine.recipe, engine.device
+    plain = Peer("resnet50", len(images.classes), trainable="all", rate=0.0, device=device).net.eval()
+    plain.load_state_dict(engine.model.torchvision_state())
+    to_head = torch.nn.Sequential(*[*plain.children()][:-1], torch.nn.Flatten())
+    cut = [name for name, _ in plain.named_children()].index("layer4") if recipe.trainable == "layer4" else None
+    to_trunk = torch.nn.Sequential(*[*plain.children()][:cut]) if cut else to_head
+    error = size = 0.0
+    logits, ours = [], []
+    with torch.no_grad():
+        for part in images.images.split(64):
+            part = part.to(device)
+            x = data.prepare(part, recipe).contiguous()
+            expected, got = to_trunk(x), engine.features(part).float()
+            error += (got - expected).square().sum().item()
+            size += expected.square().sum().item()
+            logits.append(plain(x))
+            ours.append(engine.logits(part))
+    p, q = torch.cat(logits).softmax(1), torch.cat(ours).softmax(1)
+    top = p.topk(2, dim=1)
+    flipped = q.argmax(1) != top.indices[:, 0]
+    gaps = (top.values[:, 0] - top.values[:, 1])[flipped]
+    relative = (error / size) ** 0.5
+    largest = gaps.max().item() if len(gaps) else 0.0
+    return {
+        "precision": engine.precision,
+        "images": len(images),
+        "features_relative_error": relative,
+        "tolerance": TOLERANCE[engine.precision],
+        "features_agree": relative < TOLERANCE[engine.precision],
+        "flips": int(flipped.sum()),
+        "largest_gap_of_a_flip": largest,
+        "flips_are_toss_ups": largest < GAP,
+    }
+
+
+def _train_peer(recipe, split, weights, device):
+    torch.manual_seed(recipe.seed)
+    peer = Peer(
+        recipe.model,
+        len(split.classes),
+        trainable=recipe.trainable,
+        rate=recipe.learning_rate,
+        decay=recipe.weight_decay if recipe.optimizer == "adamw" else None,
+        weights=weights,
+        device=device,
+    )
+    size = recipe.image_size
+    train = loader(*pictures(split.train), size=size, augment=recipe.augment, shuffle=True)
+    if recipe.schedule == "cosine":
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(peer.optimizer, recipe.epochs * len(train))
+        peer.optimizer.register_step_post_hook(lambda *_: schedule.step())
+    for _ in range(recipe.epochs):
+        peer.train_epoch(train)
+    logits, _ = peer.predict(loader(*pictures(split.test), size=size))
+    return logits.argmax(1).numpy()
+
+
+def measure(profile, data_root, weights, device, *, epochs, image_size, seeds=(0, 1, 2)):
+    """Train levels 1 and 2 both ways for every seed; returns one row a level and seed, and the intervals."""
+    split = data.load(profile, data_root, image_size=image_size)
+    labels = split.test.labels.numpy()
+    rows, gates = [], []
+    differences = {"level1": [], "level2": []}
+    for seed in seeds:
+        for base in (recipes.LEVEL1, recipes.LEVEL2):
+            recipe = replace(base, weights=weights, image_size=image_size, seed=seed, epochs=epochs[base.name])
+            state = models.load_weights(recipe)
+            right_peer = _train_peer(recipe, split, state, device) == labels
+            engine = training.Engine(models.build(recipe, len(split.classes), state), recipe, device)
+            training.fit(engine, split.train, split.val, say=lambda line: None)
+            right_ours = engine.probs(split.test.images).argmax(1) == labels
+            gate = {"level": base.name, "seed": seed, **agreement(engine, split.test)}
+            gates.append(gate)
+            differences[base.name].append(float(right_ours.mean() - right_peer.mean()))
+            only = int((right_ours & ~right_peer).sum()), int((right_peer & ~right_ours).sum())
+            row = {"level": base.name, "seed": seed, "epochs": recipe.epochs}
+            row |= {"peer_accuracy": float(right_peer.mean()), "our_accuracy": float(right_ours.mean())}
+            rows.append(row | {"only_ours_right": only[0], "only_peer_right": only[1]})
+            print(
+                f"seed {seed}, {base.name}: peer {100 * right_peer.mean():.2f} %, "
+                f"ours {100 * right_ours.mean():.2f} %; features differ by {gate['features_relative_error']:.1e}; {gate['flips']} flips,"
+                f" the largest gap {gate['largest_gap_of_a_flip']:.4f}",
+                flush=True,
+            )
+    intervals = {}
+    for level, values in differences.items():
+        # Student's t over the seeds: it holds the test images' chance and the seeds' alike.
+        half = scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+        mean = float(np.mean(values))
+        intervals[level] = {"difference": mean, "half_width": float(half), "contains_0": bool(abs(mean) <= half)}
+    return {
+        "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
+        "source": split.source,
+        "image_size": image_size,
+        "epochs": epochs,
+        "gates": gates,
+        "rows": rows,
+        "intervals": intervals,
+    }

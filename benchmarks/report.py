@@ -1,0 +1,153 @@
+"""The tables of README.md and benchmarks/README.md, from the results files alone."""
+
+import json
+from pathlib import Path
+
+from cifarlib.progress import duration
+
+RESULTS = Path(__file__).parent / "results"
+START, END = "<!-- speed: written by `make bench`, not by hand -->", "<!-- end of speed -->"
+_GOALS = {
+    "cpu": {
+        "frozen_phase": (15, 6),
+        "layer4_epoch": (3, 1.4),
+        "efficientnet_epoch": (1, 1),
+        "input_pipeline": (3, 3),
+        "stall": (0.95, 0.95),
+    },
+    "gpu": {
+        "frozen_phase": (20, 20),
+        "layer4_epoch": (3, 3),
+        "efficientnet_epoch": (2, 2),
+        "input_pipeline": (20, 20),
+        "stall": (0.95, 0.95),
+    },
+}
+_TITLES = {
+    "frozen_phase": "Level 1: five epochs with validation",
+    "layer4_epoch": "Level 2: an epoch, augmented",
+    "efficientnet_epoch": "Level 4: an epoch of EfficientNet-B0",
+    "input_pipeline": "Level 2's inputs alone",
+    "level2": "Stall ratio, level 2",
+    "level3": "Stall ratio, level 3",
+    "efficientnet": "Stall ratio, EfficientNet-B0",
+}
+
+
+def load():
+    """Read every results file, by name."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+
+
+def _range(value, digits=1, sign="×"):
+    return f"{value['median']:.{digits}f}{sign} ({value['low']:.{digits}f} to {value['high']:.{digits}f})"
+
+
+def speed_table(found):
+    """Return the speed table of one device in Markdown."""
+    settings, ratios = found["settings"], found["ratios"]
+    goals = _GOALS["cpu" if settings["device"] == "cpu" else "gpu"]
+    with_half = 0 if found["agreement"]["precision"] != "32-true" else 1
+    others = [key for key in ratios["frozen_phase"] if key not in ("peer/ours", "tuned_peer/ours")]
+    head = ["", "goal", "plain script ÷ ours", "cold", "with autocast, channels_last ÷ ours"]
+    head += [key.replace("ours_", "").replace("/ours", " ÷ ours") for key in others]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for measure in ("frozen_phase", "layer4_epoch", "efficientnet_epoch", "input_pipeline"):
+        row = ratios[measure]
+        cells = [_TITLES[measure], f"{goals[measure][with_half]:g}×", f"**{_range(row['peer/ours'])}**"]
+        cells += [f"{row['peer/ours']['cold']:.1f}×", _range(row["tuned_peer/ours"])]
+        lines.append("| " + " | ".join(cells + [_range(row[key], 2) for key in others]) + " |")
+    for name, value in ratios["stall"].items():
+        cells = [_TITLES[name], f"{goals['stall'][with_half]:g}", f"**{_range(value, 3, '')}**"]
+        lines.append("| " + " | ".join(cells + [""] * (len(head) - 3)) + " |")
+    versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
+    images = f"{settings['images']:,} training and {settings['images'] // 4:,} validation images at"
+    speeds = "; ".join(
+        f"{name} trains at {s['images_per_second']:,.1f} images/s" for name, s in found["speeds"].items()
+    )
+    memory = ", ".join(f"{name} {value / 2**30:.1f} GiB" for name, value in found["peak_memory_bytes"].items())
+    return (
+        f"{found['device']}, {versions}, {found['agreement']['precision']}: {images} {settings['image_size']} px, "
+        f"batches of 64, medians and ranges of {settings['repeats']} warm repeats taken in turn, in "
+        f"{duration(found['took_seconds'])}.\n\n"
+        + "\n".join(lines)
+        + f"\n\nOurs: {speeds}; the trunk alone runs {found['speeds']['level2']['trunk_images_per_second']:,.1f} "
+        f"images/s up to layer3. Peak memory of the process: {memory}."
+    )
+
+
+def parity_table(found):
+    """Return the parity table of one device in Markdown."""
+    p = found["parity"]
+    sizes = ", ".join(f"{n:,} {name}" for name, n in p["images"].items())
+    lines = [
+        f"{found['device']}: {p['note']}; {sizes} images at {p['image_size']} px.",
+        "",
+        "| | seed | epochs | plain script | ours | only ours right | only the script's right | features differ by "
+        "| flips | largest gap of a flip |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row, gate in zip(p["rows"], p["gates"], strict=True):
+        lines.append(
+            f"| {row['level']} | {row['seed']} | {row['epochs']} | {100 * row['peer_accuracy']:.2f} % "
+            f"| {100 * row['our_accuracy']:.2f} % | {row['only_ours_right']} | {row['only_peer_right']} "
+            f"| {gate['features_relative_error']:.1e} | {gate['flips']} | {gate['largest_gap_of_a_flip']:.4f} |"
+        )
+    lines.append("")
+    for level, value in p["intervals"].items():
+        lines.append(
+            f"- {level}: ours minus the script's {100 * value['difference']:+.2f} points, 95 % interval ± "
+            f"{100 * value['half_width']:.2f} (Student's t over {len(p['rows']) // len(p['intervals'])} seeds): "
+            f"{'contains' if value['contains_0'] else 'does not contain'} 0."
+        )
+    agree = all(gate["features_agree"] for gate in p["gates"])
+    toss = all(gate["flips_are_toss_ups"] for gate in p["gates"])
+    tolerance = max(gate["tolerance"] for gate in p["gates"])
+    lines += [
+        f"- Features within the precision's tolerance of {tolerance:g}: {'yes' if agree else '**no**'}.",
+        f"- Every flipped prediction had an fp32 gap under 0.02: {'yes' if toss else '**no**'}.",
+    ]
+    return "\n".join(lines)
+
+
+def candidates_table(found):
+    """Return the table of candidates of one device in Markdown."""
+    lines = [f"{found['device']}:", "", "| candidate | on | predicted | measured | |", "|---|---|---|---:|---|"]
+    for row in found["candidates"]:
+        lines.append(
+            f"| {row['name']} | {row['on']} | {row['predicted']} | {_range(row['gain'], 2)} "
+            f"| {'kept' if row['kept'] else 'dropped'} |"
+        )
+    for row in found["candidates"]:
+        if "compile" in row["name"]:
+            lines += ["", f"The first compiled call took {duration(row['cold_seconds'])}."]
+    return "\n".join(lines)
+
+
+def _put(path, start, end, text):
+    content = path.read_text()
+    if start not in content or end not in content:
+        raise SystemExit(f"{path} has no lines {start!r} and {end!r} to write between")
+    before, after = content.split(start)[0], content.split(end)[1]
+    path.write_text(before + start + "\n" + text + "\n" + end + after)
+
+
+def sections(results):
+    """Return the Markdown of benchmarks/README.md's generated parts, by name."""
+    made = {"speed": [], "parity": [], "candidates": []}
+    for found in results:
+        for name, table in (("parity", parity_table), ("candidates", candidates_table)):
+            if name in found:
+                made[name].append(table(found))
+        if "ratios" in found:
+            made["speed"].append(speed_table(found))
+    return {name: "\n\n".join(texts) or "Not measured yet." for name, texts in made.items()}
+
+
+def write(root):
+    """Bring both READMEs up to date with the results files."""
+    made = sections(load())
+    _put(root / "README.md", START, END, made["speed"])
+    for name, text in made.items():
+        marks = (f"<!-- {name}: written by `python -m benchmarks`, not by hand -->", f"<!-- end of {name} -->")
+        _put(root / "benchmarks" / "README.md", *marks, text)

@@ -1,0 +1,77 @@
+"""Ours against the plain peer, in one run: the same images, batches and epochs, taken in turn."""
+
+import time
+
+import numpy as np
+
+from benchmarks.arms import OurArm, PeerArm, Worker
+
+MEASURES = ("frozen_phase", "layer4_epoch", "efficientnet_epoch", "input_pipeline")
+BUDGET = 900  # seconds that a run on a CPU may take
+# Of an image's time in the peer's forward pass, what one repeat of all measures takes in all arms; measured.
+_WORK = 14
+
+
+def arms(settings):
+    """Name the arms, with what makes each: on a GPU, compiled and fp16 stand beside ours."""
+    found = {
+        "peer": (PeerArm, {"tuned": False}),
+        "tuned_peer": (PeerArm, {"tuned": True}),
+        "ours": (OurArm, {}),
+    }
+    if settings["device"] != "cpu":
+        found["ours_compiled"] = (OurArm, {"compiled": True})
+        found["ours_fp16"] = (OurArm, {"precision": "16-mixed"})
+    return found
+
+
+def images_that_fit(settings):
+    """Return how many training images the budget allows on this CPU, at least 128, in whole batches of 64."""
+    worker = Worker(PeerArm, settings=settings | {"images": 64}, tuned=False)
+    worker.ask("layer4_epoch")
+    a_forward = worker.ask("layer4_epoch") / 64 / 1.5  # with layer4's backward pass, half as much again
+    worker.close()
+    return int(min(1024, max(128, BUDGET / ((settings["repeats"] + 1) * _WORK * a_forward) // 64 * 64)))
+
+
+def measure(settings, say=print):
+    """Run all arms, A B B A, the first repeat cold; returns ratios, agreement and every sample."""
+    started = time.perf_counter()
+    workers = {name: Worker(kind, settings=settings, **more) for name, (kind, more) in arms(settings).items()}
+    samples = []
+    for measure in MEASURES:
+        for repeat in range(settings["repeats"] + 1):
+            for name in list(workers) if repeat % 2 == 0 else reversed(workers):
+                seconds = workers[name].ask(measure)
+                sample = {"arm": name, "measure": measure, "repeat": repeat, "cold": repeat == 0}
+                samples.append(sample | {"seconds": seconds})
+            line = ", ".join(f"{s['arm']} {s['seconds']:.2f} s" for s in samples[-len(workers) :])
+            say(f"{measure}, {'cold' if repeat == 0 else f'repeat {repeat}'}: {line}")
+    stall = workers["ours"].ask("stall")
+    agreement = workers["ours"].ask("agreement")
+    memory = {name: worker.ask("memory") for name, worker in workers.items()}
+    for worker in workers.values():
+        worker.close()
+    ratios = {m: {f"{name}/ours": ratio(samples, m, name) for name in workers if name != "ours"} for m in MEASURES}
+    ratios["stall"] = {name: spread(found["ratios"]) for name, found in stall.items()}
+    speeds = {name: {k: v for k, v in found.items() if k != "ratios"} for name, found in stall.items()}
+    return {
+        "ratios": ratios,
+        "agreement": agreement,
+        "speeds": speeds,
+        "peak_memory_bytes": memory,
+        "took_seconds": time.perf_counter() - started,
+        "samples": samples,
+    }
+
+
+def ratio(samples, measure, arm):
+    """Return an arm's seconds over ours, repeat by repeat: the warm median and range, and the cold one."""
+    of = {(s["arm"], s["repeat"]): s["seconds"] for s in samples if s["measure"] == measure}
+    pairs = [of[arm, repeat] / of["ours", repeat] for repeat in sorted({repeat for _, repeat in of})]
+    return spread(pairs[1:]) | {"cold": pairs[0]}
+
+
+def spread(values):
+    """Return median and range."""
+    return {"median": float(np.median(values)), "low": float(min(values)), "high": float(max(values))}
