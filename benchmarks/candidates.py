@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from benchmarks.arms import Clock, OurArm, Worker
+from benchmarks.arms import Clock, Worker
 from benchmarks.speed import spread
 from cifarlib import data, models, recipes, training
 

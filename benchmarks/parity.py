@@ -108,8 +108,9 @@ def measure(profile, data_root, weights, device, *, epochs, image_size, seeds=(0
             rows.append(row | {"only_ours_right": only[0], "only_peer_right": only[1]})
             print(
                 f"seed {seed}, {base.name}: peer {100 * right_peer.mean():.2f} %, "
-                f"ours {100 * right_ours.mean():.2f} %; features differ by {gate['features_relative_error']:.1e}; {gate['flips']} flips,"
-                f" the largest gap {gate['largest_gap_of_a_flip']:.4f}",
+                f"ours {100 * right_ours.mean():.2f} %; "
+                f"features differ by {gate['features_relative_error']:.1e}; "
+                f"{gate['flips']} flips, the largest gap {gate['largest_gap_of_a_flip']:.4f}",
                 flush=True,
             )
     intervals = {}

@@ -545,6 +545,7 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @functools.lru_cache
+@torch.inference_mode(False)  # what is made here serves a later backward pass too
 def _resizing(
     size: int, target: int, interpolation: str, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:

@@ -770,8 +770,20 @@ def test_prepare_is_torchvisions_resize_and_normalize(interpolation: str, size: 
         assert torch.equal(given, before)
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
+def test_prepare_in_half_precision_differs_by_its_rounding(dtype: torch.dtype, error: float) -> None:
+    """Rounded three times (value, weight, first product): each time by half a unit in the last place."""
+    images = random_images(4, 32)
+    exact, out = prepare(images, LEVEL1), prepare(images, LEVEL1, dtype)
+    assert out.dtype == dtype
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert (out.float() - exact).abs().max() <= 2 * error * exact.abs().max()
+    assert (out.float() - exact).abs().mean() <= error * exact.abs().mean()
+
+
 def test_prepare_lets_gradients_through_after_a_call_in_inference_mode() -> None:
     data._statistics.cache_clear()
+    data._resizing.cache_clear()
     with torch.inference_mode():
         prepare(random_images(1), LEVEL1)
     x = torch.rand(1, 3, 32, 32, requires_grad=True)

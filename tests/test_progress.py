@@ -103,3 +103,11 @@ def test_a_bar_draws_items_one_at_a_time_and_passes_errors_on() -> None:
     with pytest.raises(KeyboardInterrupt):
         list(bar)
     assert drawn == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (5.62, "5.6 s"), (48.2, "48 s"), (104, "1 min 44 s"), (7500, "2 h 5 min")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert progress.duration(seconds) == text

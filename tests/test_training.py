@@ -311,3 +311,72 @@ def test_a_run_goes_on_in_another_precision_and_says_so(images: tuple[ImageSet, 
     fitted = training.fit(engine, *images, folder=folder, say=lines.append)
     assert "was trained in bf16-mixed so far, goes on in 32-true" in lines[1]
     assert fitted.cost["precision"] == "bf16-mixed, from epoch 2 on, 32-true"
+
+
+def test_measuring_the_pace_changes_nothing(images: tuple[ImageSet, ImageSet]) -> None:
+    engine = training.Engine(models.build(LEVEL2, 10), LEVEL2, CPU)
+    before = {name: value.clone() for name, value in engine.model.state_dict().items()}
+    state = torch.get_rng_state()
+    pace = training.measure_pace(engine, images[0])
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, value in engine.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(p.grad is None for p in engine.model.parameters())
+    assert min(pace.forward, pace.judge, pace.step, pace.resident, pace.real, pace.stall_ratio) > 0
+
+
+def test_a_longer_training_says_what_it_will_take_and_is_the_same(
+    images: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet, a = train(LEVEL2, images)
+    assert quiet.cost["stall_ratio"] is None  # six steps: nothing to wait for
+    monkeypatch.setattr(training, "_WORTH_TIMING", 6)
+    lines: list[str] = []
+    model = models.build(LEVEL2, 10)
+    told = training.fit(training.Engine(model, LEVEL2, CPU), *images, say=lines.append)
+    assert len(lines) == 3
+    assert lines[0].startswith("level2: expected to take ") and "2 epochs" in lines[0]
+    assert told.history["train_loss"].equals(quiet.history["train_loss"])
+    assert_same_state(a, model)
+    assert 0 < told.cost["stall_ratio"] < 2  # two times of one machine, paired: near 1, never far above
+
+
+def test_forecast_adds_up() -> None:
+    pace = training.Pace(forward=0.1, judge=0.01, step=0.02, resident=0.5, real=0.6, stall_ratio=0.83)
+    cached = training._forecast(pace, LEVEL1, 100, 20, 5, {"cached_train": True, "cached_val": True})
+    # 120 images through the trunk, 100 judged at the end; five epochs of 100 steps' share and 20 judged.
+    assert cached.startswith("expected to take 24 s")  # 12 + 1 + 5 * (2 + 0.2)
+    every = training._forecast(pace, LEVEL2, 100, 20, 2, {"cached_train": False, "cached_val": False})
+    assert every.startswith("expected to take 2 min 15 s")  # 2 * (60 + 2.2) + 11
+
+
+def test_the_validation_probabilities_are_the_trained_models(images: tuple[ImageSet, ImageSet]) -> None:
+    fitted, model = train(LEVEL2, images)
+    engine = training.Engine(model, LEVEL2, CPU)
+    np.testing.assert_array_equal(fitted.val_probs, engine.probs(images[1].images))
+
+
+FAULTS = """
+    import resource, sys
+    import torch
+    from cifarlib import training
+    if sys.argv[1] == "kept":
+        training._keep_freed_memory()
+    for repeat in range(10):
+        if repeat == 2:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(2**24)  # 64 MiB
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+def test_freed_memory_is_kept_for_the_next_batch() -> None:
+    def faults(mode: str) -> int:
+        command = [sys.executable, "-c", textwrap.dedent(FAULTS), mode]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    given_back, kept = faults("given back"), faults("kept")
+    if given_back < 100:
+        pytest.skip("this C library keeps large blocks by itself")
+    assert kept < given_back / 10

@@ -1,0 +1,115 @@
+"""The comparison with the plain script: it is plain, the gates can fail, the tables are the files'."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import parity, peer, report, speed
+from cifarlib import data, models, recipes, training
+from cifarlib.data import ImageSet, Split
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+LEVEL1 = replace(recipes.LEVEL1, weights="none", image_size=32, precision="32-true")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return data.load(replace(recipes.DEMO, train_size=48, val_size=20, test_size=30))
+
+
+def test_the_peer_has_none_of_our_code() -> None:
+    tree = ast.parse((ROOT / "benchmarks" / "peer.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in imported} == {"contextlib", "torch", "torchvision"}
+
+
+def test_the_peers_inputs_are_ours_up_to_its_rounding(split: Split) -> None:
+    recipe = replace(LEVEL1, image_size=96)
+    batches = peer.loader(*parity.pictures(split.val), size=96, batch_size=20)
+    batches.num_workers = 0
+    theirs, labels = next(iter(batches))
+    assert labels.tolist() == split.val.labels.tolist()
+    # PIL rounds the enlarged image to whole values again: half a value, over ImageNet's smallest deviation.
+    torch.testing.assert_close(data.prepare(split.val.images, recipe), theirs, rtol=0, atol=0.6 / 255 / 0.224)
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_the_peer_learns_its_classifier_and_nothing_else(split: Split, tuned: bool) -> None:
+    torch.manual_seed(0)
+    model = peer.Peer("resnet50", 10, trainable="head", rate=1e-3, tuned=tuned)
+    before = {name: value.clone() for name, value in model.net.state_dict().items()}
+    batches = peer.loader(*parity.pictures(split.train), size=32, shuffle=True, batch_size=16)
+    batches.num_workers = 0
+    losses = [model.train_epoch(batches)[0] for _ in range(3)]
+    assert losses[-1] < losses[0]
+    changed = {name for name, value in model.net.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_the_gates_pass_an_exact_engine_and_stop_a_wrong_one(split: Split) -> None:
+    engine = training.Engine(models.build(LEVEL1, 10), LEVEL1, CPU)
+    training.fit(engine, split.train, split.val, say=lambda line: None)
+    found = parity.agreement(engine, split.test)
+    assert found["features_agree"] and found["flips_are_toss_ups"] and found["images"] == 30
+    with torch.no_grad():  # the engine's folded copy no longer is the model
+        engine._trunk.layer4[2].conv3.weight.mul_(-2)  # type: ignore[union-attr,operator,index]
+    wrong = parity.agreement(engine, split.test)
+    assert not wrong["features_agree"]
+    assert wrong["flips"] > 0 and not wrong["flips_are_toss_ups"]
+
+
+def test_ratios_pair_the_repeats_and_keep_the_cold_one_apart() -> None:
+    seconds = {"peer": [90.0, 10.0, 20.0, 60.0], "ours": [9.0, 2.0, 2.0, 3.0]}
+    samples = [
+        {"arm": arm, "measure": "layer4_epoch", "repeat": i, "cold": i == 0, "seconds": s}
+        for arm, values in seconds.items()
+        for i, s in enumerate(values)
+    ]
+    assert speed.ratio(samples, "layer4_epoch", "peer") == {"median": 10, "low": 5, "high": 20, "cold": 10}
+
+
+@pytest.mark.parametrize("path", ["README.md", "benchmarks/README.md"])
+def test_the_tables_are_those_of_the_results_files(path: str, tmp_path: Path) -> None:
+    """`make bench` writes them; a figure changed by hand, or a file without its table, is found here."""
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("README.md", "benchmarks/README.md"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    report.write(tmp_path)
+    assert (tmp_path / path).read_text() == (ROOT / path).read_text()
+
+
+def test_every_results_file_holds_what_the_comparison_promises() -> None:
+    files = report.load()
+    assert files
+    for found in files:
+        assert {"device", "versions", "settings", "ratios", "agreement", "samples"} <= set(found)
+        measures = {"frozen_phase", "layer4_epoch", "efficientnet_epoch", "input_pipeline", "stall"}
+        assert set(found["ratios"]) == measures
+        for measure in measures - {"stall"}:
+            assert found["ratios"][measure]["peer/ours"] == speed.ratio(found["samples"], measure, "peer")
+        assert found["agreement"]["features_agree"] and found["agreement"]["flips_are_toss_ups"]
+        assert found["settings"]["images"] >= 128 and found["settings"]["image_size"] == 224
+
+
+def test_images_that_are_compared_are_the_same(split: Split) -> None:
+    few: ImageSet = split.val.take(torch.arange(3))
+    pictures, labels = parity.pictures(few)
+    assert labels == few.labels.tolist()
+    for picture, stored in zip(pictures, few.images, strict=True):
+        assert picture.getpixel((5, 7)) == tuple(stored[:, 7, 5].tolist())
