@@ -72,6 +72,8 @@ def main():
     ):
         if value is not None and value < least:
             parser.error(f"{what} {value}: must be at least {least}")
+    if a.only == "speed" and a.image_size not in (None, 224) and a.out is None:
+        parser.error("the tables are for 224 px: with another --image-size, name a file of its own with --out")
     if a.only == "parity" and not (a.data_root and a.weights != "none"):
         parser.error("--only parity needs --data-root and --weights: accuracies of noise would show nothing")
 
@@ -82,14 +84,18 @@ def main():
     found = json.loads(path.read_text()) if path.exists() else {}
     environment = runs.environment(device)
     versions = {key: environment[key] for key in ("python", "torch", "torchvision")}
-    found |= {"device": name, "versions": versions}
+    found |= {"device": name} | ({"versions": versions} if a.only == "speed" else {})
     print(f"{name}; results go to {path}", flush=True)
     if a.only == "parity":
         profile = replace(recipes.FULL, **dict(zip(("train_size", "val_size", "test_size"), a.sizes, strict=True)))
         epochs = {"level1": a.epochs[0], "level2": a.epochs[1]}
         size = a.image_size or 64
         measured = parity.measure(profile, a.data_root, a.weights, device, epochs=epochs, image_size=size)
-        found["parity"] = measured | {"note": a.note or f"{Path(a.data_root).name}, {Path(a.weights).name}"}
+        found["parity"] = (
+            measured
+            | {"versions": versions}
+            | {"note": a.note or f"{Path(a.data_root).name}, {Path(a.weights).name}"}
+        )
     else:
         settings = {
             "device": "cpu" if device.type == "cpu" else "cuda",
@@ -97,7 +103,6 @@ def main():
             "repeats": a.repeats,
             "data_root": a.data_root,
             "weights": a.weights,
-            "threads": torch.get_num_threads(),
         }
         if a.only == "candidates":
             found["candidates"] = candidates.measure(settings)

@@ -3,9 +3,12 @@
 A process of its own, because how memory is kept is a matter of the whole process, and ours changes it.
 """
 
+import contextlib
+import gc
 import multiprocessing
-import resource
+import os
 import sys
+import tempfile
 import time
 from dataclasses import replace
 
@@ -13,6 +16,7 @@ import numpy as np
 import torch
 
 FROZEN_EPOCHS = 5
+PIPELINE_IMAGES = 2048  # at least: with fewer, the start of a DataLoader's workers would be most of its time
 
 
 class PeerArm:
@@ -58,9 +62,10 @@ class PeerArm:
         return self._epoch(self._peer("efficientnet_b0", "all", 3e-4, 1e-4))
 
     def input_pipeline(self):
-        """Level 2's inputs, once through the training images, with nothing that uses them."""
+        """Level 2's inputs, with nothing that uses them, over the training images as often as it takes."""
+        times = -(-PIPELINE_IMAGES // len(self.train[0]))
         with Clock() as clock:
-            for x, _ in self._loader(self.train, augment=True):
+            for x, _ in self._loader([part * times for part in self.train], augment=True):
                 x.to(self.settings["device"])
         return clock.seconds
 
@@ -71,7 +76,9 @@ class OurArm:
     def __init__(self, settings, compiled=False, precision="auto"):
         from cifarlib import models, recipes, training
 
-        self.settings, self.compiled = settings, compiled
+        if compiled:  # what an earlier run left on disk would make the cold call warm
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
+        self.settings, self.compiled, self.engines = settings, compiled, {}
         self.models, self.training = models, training
         self.device = torch.device(settings["device"])
         split = images(settings)
@@ -82,12 +89,14 @@ class OurArm:
         self.recipes["efficientnet"] = replace(self.recipes["efficientnet"], weights="none")
 
     def _engine(self, name):
+        if name in self.engines:
+            return self.engines[name]
         recipe = self.recipes[name]
         model = self.models.build(recipe, len(self.train.classes), self.models.load_weights(recipe))
         engine = self.training.Engine(model, recipe, self.device)
         if self.compiled and len(model.trunk):
-            torch._dynamo.reset()  # every call pays what a notebook pays, unless the disk's cache has it
             engine._trunk = torch.compile(engine._trunk)
+            self.engines[name] = engine
         return engine
 
     def frozen_phase(self):
@@ -113,9 +122,10 @@ class OurArm:
         return self._epoch("efficientnet")
 
     def input_pipeline(self):
-        """Level 2's inputs, once through the training images, with nothing that uses them."""
+        """Level 2's inputs, with nothing that uses them, over the training images as often as it takes."""
         engine = self._engine("level2")
-        order = torch.randperm(len(self.train)).to(self.device)
+        times = -(-PIPELINE_IMAGES // len(self.train))
+        order = torch.randperm(len(self.train) * times).to(self.device) % len(self.train)
         with Clock() as clock:
             for index in order.split(engine.recipe.batch_size):
                 engine.inputs(self.train.images[index], augment=True)
@@ -167,20 +177,33 @@ def images(settings):
     n = settings["images"]
     sizes = {"train_size": n, "val_size": n // 4, "test_size": 10}
     if settings["data_root"]:
-        return data.load(replace(recipes.FULL, **sizes), settings["data_root"], image_size=settings["image_size"])
+        profile = replace(recipes.FULL, **sizes)
+        split = data.load(profile, settings["data_root"], image_size=settings["image_size"])
+        if len(split.train) < n:
+            raise SystemExit(
+                f"{settings['data_root']} has {len(split.train)} training images: give --images as many"
+            )
+        return split
     return data.load(replace(recipes.DEMO, **sizes))
 
 
 def _serve(connection, kind, options):
+    if sys.platform == "linux":  # as in a notebook: a DataLoader's workers start in no time
+        multiprocessing.set_start_method("fork", force=True)
     arm = kind(**options)
     connection.send("ready")
     while (method := connection.recv()) is not None:
         connection.send(getattr(arm, method)() if method != "memory" else _peak_memory())
+        if torch.cuda.is_available():  # a process that waits leaves the GPU's memory to the others
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def _peak_memory():
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    import resource  # POSIX only
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -194,17 +217,25 @@ class Worker:
         self.process = context.Process(target=_serve, args=(theirs, kind, options))
         self.process.start()
         theirs.close()
-        self.connection.recv()
+        self._receive("its start")
 
     def ask(self, method):
         """Run a method of the arm; an arm that failed has printed why, and ends the benchmark."""
-        try:
+        with contextlib.suppress(BrokenPipeError):  # what it says next is why
             self.connection.send(method)
-            return self.connection.recv()
-        except (EOFError, BrokenPipeError):
-            raise SystemExit(f"the process that measures failed in {method}; what it printed says why") from None
+        return self._receive(method)
 
-    def close(self):
-        """End the process."""
-        self.connection.send(None)
-        self.process.join()
+    def _receive(self, what):
+        try:
+            return self.connection.recv()
+        except EOFError:
+            raise SystemExit(f"the process that measures failed in {what}; what it printed says why") from None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        with contextlib.suppress(BrokenPipeError):
+            self.connection.send(None)
+        self.process.join(10)
+        self.process.terminate()

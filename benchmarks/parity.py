@@ -36,7 +36,8 @@ def agreement(engine, images):
     to_trunk = torch.nn.Sequential(*[*plain.children()][:cut]) if cut else to_head
     error = size = 0.0
     logits, ours = [], []
-    with torch.no_grad():
+    # TF32 is no reference: it rounds as half precision does.
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for part in images.images.split(64):
             part = part.to(device)
             x = data.prepare(part, recipe).contiguous()
@@ -115,7 +116,7 @@ def measure(profile, data_root, weights, device, *, epochs, image_size, seeds=(0
             )
     intervals = {}
     for level, values in differences.items():
-        # Student's t over the seeds: it holds the test images' chance and the seeds' alike.
+        # Student's t over the seeds, on one test set: what other seeds would give on the same images.
         half = scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
         mean = float(np.mean(values))
         intervals[level] = {"difference": mean, "half_width": float(half), "contains_0": bool(abs(mean) <= half)}

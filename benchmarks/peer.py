@@ -51,7 +51,8 @@ class Peer:
     def __init__(self, arch, classes, *, trainable, rate, decay=None, weights=None, device="cpu", tuned=False):
         net = getattr(torchvision.models, arch)()
         if weights is not None:
-            net.load_state_dict(weights, strict=False)
+            kept = {k: v for k, v in weights.items() if not k.startswith(("fc.", "classifier."))}
+            net.load_state_dict(kept, strict=False)
         if arch == "resnet50":
             net.fc = nn.Linear(net.fc.in_features, classes)
             self.trained = {"head": [net.fc], "layer4": [net.layer4, net.fc], "all": [net]}[trainable]

@@ -47,7 +47,8 @@ def speed_table(found):
     """Return the speed table of one device in Markdown."""
     settings, ratios = found["settings"], found["ratios"]
     goals = _GOALS["cpu" if settings["device"] == "cpu" else "gpu"]
-    with_half = 0 if found["agreement"]["precision"] != "32-true" else 1
+    precision = found["agreement"]["ours"]["precision"]
+    with_half = 0 if precision != "32-true" else 1
     others = [key for key in ratios["frozen_phase"] if key not in ("peer/ours", "tuned_peer/ours")]
     head = ["", "goal", "plain script ÷ ours", "cold", "with autocast, channels_last ÷ ours"]
     head += [key.replace("ours_", "").replace("/ours", " ÷ ours") for key in others]
@@ -56,7 +57,11 @@ def speed_table(found):
         row = ratios[measure]
         cells = [_TITLES[measure], f"{goals[measure][with_half]:g}×", f"**{_range(row['peer/ours'])}**"]
         cells += [f"{row['peer/ours']['cold']:.1f}×", _range(row["tuned_peer/ours"])]
-        lines.append("| " + " | ".join(cells + [_range(row[key], 2) for key in others]) + " |")
+        lines.append(
+            "| "
+            + " | ".join(cells + [f"{_range(row[key], 2)}, cold {row[key]['cold']:.2f}×" for key in others])
+            + " |"
+        )
     for name, value in ratios["stall"].items():
         cells = [_TITLES[name], f"{goals['stall'][with_half]:g}", f"**{_range(value, 3, '')}**"]
         lines.append("| " + " | ".join(cells + [""] * (len(head) - 3)) + " |")
@@ -65,14 +70,16 @@ def speed_table(found):
     speeds = "; ".join(
         f"{name} trains at {s['images_per_second']:,.1f} images/s" for name, s in found["speeds"].items()
     )
-    memory = ", ".join(f"{name} {value / 2**30:.1f} GiB" for name, value in found["peak_memory_bytes"].items())
+    memory = ", ".join(
+        f"{name.replace('_', ' ')} {value / 2**30:.1f} GiB" for name, value in found["peak_memory_bytes"].items()
+    )
     return (
-        f"{found['device']}, {versions}, {found['agreement']['precision']}: {images} {settings['image_size']} px, "
+        f"{found['device']}, {versions}, {precision}: {images} {settings['image_size']} px, "
         f"batches of 64, medians and ranges of {settings['repeats']} warm repeats taken in turn, in "
         f"{duration(found['took_seconds'])}.\n\n"
         + "\n".join(lines)
         + f"\n\nOurs: {speeds}; the trunk alone runs {found['speeds']['level2']['trunk_images_per_second']:,.1f} "
-        f"images/s up to layer3. Peak memory of the process: {memory}."
+        f"images/s up to layer3. Peak memory, without the DataLoader's workers: {memory}."
     )
 
 

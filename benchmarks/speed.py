@@ -1,5 +1,6 @@
 """Ours against the plain peer, in one run: the same images, batches and epochs, taken in turn."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -27,31 +28,32 @@ def arms(settings):
 
 def images_that_fit(settings):
     """Return how many training images the budget allows on this CPU, at least 128, in whole batches of 64."""
-    worker = Worker(PeerArm, settings=settings | {"images": 64}, tuned=False)
-    worker.ask("layer4_epoch")
-    a_forward = worker.ask("layer4_epoch") / 64 / 1.5  # with layer4's backward pass, half as much again
-    worker.close()
+    with Worker(PeerArm, settings=settings | {"images": 64}, tuned=False) as worker:
+        worker.ask("layer4_epoch")
+        a_forward = worker.ask("layer4_epoch") / 64 / 1.5  # with layer4's backward pass, half as much again
     return int(min(1024, max(128, BUDGET / ((settings["repeats"] + 1) * _WORK * a_forward) // 64 * 64)))
 
 
 def measure(settings, say=print):
-    """Run all arms, A B B A, the first repeat cold; returns ratios, agreement and every sample."""
+    """Run all arms in turn, forwards and backwards, the first round cold; returns ratios and every sample."""
     started = time.perf_counter()
-    workers = {name: Worker(kind, settings=settings, **more) for name, (kind, more) in arms(settings).items()}
     samples = []
-    for measure in MEASURES:
-        for repeat in range(settings["repeats"] + 1):
-            for name in list(workers) if repeat % 2 == 0 else reversed(workers):
-                seconds = workers[name].ask(measure)
-                sample = {"arm": name, "measure": measure, "repeat": repeat, "cold": repeat == 0}
-                samples.append(sample | {"seconds": seconds})
-            line = ", ".join(f"{s['arm']} {s['seconds']:.2f} s" for s in samples[-len(workers) :])
-            say(f"{measure}, {'cold' if repeat == 0 else f'repeat {repeat}'}: {line}")
-    stall = workers["ours"].ask("stall")
-    agreement = workers["ours"].ask("agreement")
-    memory = {name: worker.ask("memory") for name, worker in workers.items()}
-    for worker in workers.values():
-        worker.close()
+    with contextlib.ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(Worker(kind, settings=settings, **more))
+            for name, (kind, more) in arms(settings).items()
+        }
+        for measure in MEASURES:
+            for repeat in range(settings["repeats"] + 1):
+                for name in list(workers) if repeat % 2 == 0 else reversed(workers):
+                    seconds = workers[name].ask(measure)
+                    sample = {"arm": name, "measure": measure, "repeat": repeat, "cold": repeat == 0}
+                    samples.append(sample | {"seconds": seconds})
+                line = ", ".join(f"{s['arm']} {s['seconds']:.2f} s" for s in samples[-len(workers) :])
+                say(f"{measure}, {'cold' if repeat == 0 else f'repeat {repeat}'}: {line}")
+        memory = {name: worker.ask("memory") for name, worker in workers.items()}
+        stall = workers["ours"].ask("stall")
+        agreement = {name: worker.ask("agreement") for name, worker in workers.items() if name.startswith("ours")}
     ratios = {m: {f"{name}/ours": ratio(samples, m, name) for name in workers if name != "ours"} for m in MEASURES}
     ratios["stall"] = {name: spread(found["ratios"]) for name, found in stall.items()}
     speeds = {name: {k: v for k, v in found.items() if k != "ratios"} for name, found in stall.items()}

@@ -82,8 +82,8 @@ def _keep_freed_memory() -> None:
     except (OSError, AttributeError):  # not glibc
         return
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, (1 << 31) - 1)
+    if mallopt(mmap_threshold, 1 << 30):  # before 2.35 refused: then the default, which adapts, is better
+        mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -247,8 +247,8 @@ class Pace:
 
     `forward` is the trunk on stored images, `judge` the tail without training, `step` the tail's training step,
     `resident` trunk and step on one prepared batch, `real` the same on new images, augmented and prepared.
-    `stall_ratio` is the speed with new images over that on the resident batch, from 0 to 1: what is missing to 1
-    is the time that the arithmetic waits for its inputs.
+    `stall_ratio` is the speed with new images over that on the resident batch: what is missing to 1 is the time
+    that the arithmetic waits for its inputs (timer noise may put it a little above). Not measured, it is NaN.
     """
 
     forward: float
@@ -269,14 +269,14 @@ def measure_pace(engine: Engine, train: ImageSet, *, repeats: int | None = None)
         engine: What will be trained.
         train: Training images, on the engine's device.
         repeats: Pairs of timed blocks; by default 2 of one step on a CPU, and 4 of 8 steps on a GPU, whose host
-            runs ahead of it.
+            runs ahead of it. 0 leaves `real`, `resident` and `stall_ratio` out.
     """
     device, recipe = engine.device, engine.recipe
     cuda = device.type == "cuda"
     block = 8 if cuda else 1
     count = min(len(train), recipe.batch_size)
     index = torch.arange(count, device=device)
-    scaler = copy.deepcopy(engine.fabric.strategy.precision.state_dict())
+    scaler = engine.fabric.strategy.precision.state_dict()
     tail = engine.model.tail
     engine.model.tail = copy.deepcopy(tail)
     try:
@@ -309,19 +309,21 @@ def measure_pace(engine: Engine, train: ImageSet, *, repeats: int | None = None)
                     torch.cuda.synchronize(device)
                 return (time.perf_counter() - started) / times / count
 
-            seconds("real"), seconds("judge")  # the first of a kind is slower
+            for name in ("step", "judge"):  # the first of a kind is slower
+                seconds(name)
             pairs = []
-            for number in range(repeats or (4 if cuda else 2)):
+            count_pairs = (4 if cuda else 2) if repeats is None else repeats
+            if count_pairs:
+                seconds("real")
+            for number in range(count_pairs):
                 first, second = ("real", "resident") if number % 2 == 0 else ("resident", "real")
                 pair = {first: seconds(first), second: seconds(second)}
                 pairs.append(pair)
-            real, waiting = (float(np.median([pair[name] for pair in pairs])) for name in ("real", "resident"))
-            return Pace(
-                **{name: seconds(name) for name in ("forward", "judge", "step")},
-                real=real,
-                resident=waiting,
-                stall_ratio=float(np.median([pair["resident"] / pair["real"] for pair in pairs])),
-            )
+            paired = {"real": math.nan, "resident": math.nan, "stall_ratio": math.nan}
+            if pairs:
+                paired = {name: float(np.median([pair[name] for pair in pairs])) for name in ("real", "resident")}
+                paired["stall_ratio"] = float(np.median([pair["resident"] / pair["real"] for pair in pairs]))
+            return Pace(**{name: seconds(name) for name in ("forward", "judge", "step")}, **paired)
     finally:
         engine.model.tail = tail
         engine.fabric.strategy.precision.load_state_dict(scaler)
@@ -366,6 +368,8 @@ def fit(
     recipe, fabric, device = engine.recipe, engine.fabric, engine.device
     started = time.perf_counter()
     train, val = train.to(device), val.to(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
     if recipe.batchnorm == "target":
         chunks = _chunks(torch.arange(len(train), device=device), engine.batch_size)
@@ -378,6 +382,7 @@ def fit(
     trainer = Trainer(engine, train)
     state: dict[str, Any] = {"tail": trainer.tail, "optimizer": trainer.optimizer, "epoch": 0, "history": []}
     state |= {"precision": engine.precision, "scaler": {}, "cached_train": None, "cached_val": None}
+    state["stall_ratio"] = None  # of a training that reads kept features there is no input pipeline to wait for
 
     def save(path: Path) -> None:
         fabric.save(path, state)
@@ -404,13 +409,12 @@ def fit(
         rest = len(val) + (len(train) if keep_train else 0)
         state |= {"cached_train": keep_train, "cached_val": like is not None and engine.fits(rest, like)}
 
-    pace = None
     remaining = recipe.epochs - state["epoch"]
     if remaining * trainer.steps >= _WORTH_TIMING:
-        pace = measure_pace(engine, train)
+        pace = measure_pace(engine, train, repeats=0 if state["cached_train"] else None)
         say(f"{recipe.name}: {_forecast(pace, recipe, len(train), len(val), remaining, state)}")
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+        if not state["cached_train"]:
+            state["stall_ratio"] = pace.stall_ratio
     val_features = None
     if state["cached_train"]:
         trainer.features = engine.cached(train.images, "trunk, training images")
@@ -459,8 +463,7 @@ def fit(
         "cache_seconds": cache_seconds,
         "seconds_per_epoch": float(frame["seconds"].median()),
         "images_per_second": float(frame["images_per_second"].median()),
-        # Of a training that reads kept features there is no input pipeline to wait for.
-        "stall_ratio": None if pace is None or state["cached_train"] else pace.stall_ratio,
+        "stall_ratio": state["stall_ratio"],
         "cached_features": state["cached_train"],
         "precision": state["precision"],
         "peak_memory_bytes": _peak_memory(device),

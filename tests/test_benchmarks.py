@@ -103,7 +103,10 @@ def test_every_results_file_holds_what_the_comparison_promises() -> None:
         assert set(found["ratios"]) == measures
         for measure in measures - {"stall"}:
             assert found["ratios"][measure]["peer/ours"] == speed.ratio(found["samples"], measure, "peer")
-        assert found["agreement"]["features_agree"] and found["agreement"]["flips_are_toss_ups"]
+        for gate in [*found["agreement"].values(), *found.get("parity", {}).get("gates", [])]:
+            assert gate["features_agree"] and gate["flips_are_toss_ups"]
+        for interval in found.get("parity", {}).get("intervals", {}).values():
+            assert interval["contains_0"]
         assert found["settings"]["images"] >= 128 and found["settings"]["image_size"] == 224
 
 

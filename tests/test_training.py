@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -377,6 +378,6 @@ def test_freed_memory_is_kept_for_the_next_batch() -> None:
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     given_back, kept = faults("given back"), faults("kept")
-    if given_back < 100:
-        pytest.skip("this C library keeps large blocks by itself")
+    if given_back < 100 or tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 35):
+        pytest.skip("this C library keeps large blocks by itself, or does not let one ask for it")
     assert kept < given_back / 10
