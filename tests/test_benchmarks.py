@@ -45,8 +45,11 @@ def test_the_peers_inputs_are_ours_up_to_its_rounding(split: Split) -> None:
     batches.num_workers = 0
     theirs, labels = next(iter(batches))
     assert labels.tolist() == split.val.labels.tolist()
-    # PIL rounds the enlarged image to whole values again: half a value, over ImageNet's smallest deviation.
-    torch.testing.assert_close(data.prepare(split.val.images, recipe), theirs, rtol=0, atol=0.6 / 255 / 0.224)
+    # PIL enlarges rows, rounds to whole values, enlarges columns and rounds again: half a value each time.
+    value = 1 / 255 / 0.224  # at ImageNet's smallest deviation
+    difference = (data.prepare(split.val.images, recipe) - theirs).abs()
+    assert difference.max() <= 1.01 * value
+    assert difference.mean() < value / 2
 
 
 @pytest.mark.parametrize("tuned", [False, True])
