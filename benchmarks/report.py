@@ -80,6 +80,7 @@ def speed_table(found):
         + "\n".join(lines)
         + f"\n\nOurs: {speeds}; the trunk alone runs {found['speeds']['level2']['trunk_images_per_second']:,.1f} "
         f"images/s up to layer3. Peak memory, without the DataLoader's workers: {memory}."
+        + (f" {found['remark']}" if "remark" in found else "")
     )
 
 
