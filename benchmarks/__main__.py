@@ -9,7 +9,6 @@ Results go to benchmarks/results/<device>.json, a part at a time, and the tables
 
 import argparse
 import json
-import os
 import re
 import warnings
 from dataclasses import replace
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import candidates, parity, report, speed
-from cifarlib import recipes, runs, training
+from cifarlib import recipes, reports, runs, training
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,9 +112,7 @@ def main():
             found |= {"settings": settings} | speed.measure(settings, say=lambda line: print(line, flush=True))
             found["settings"] |= {key: Path(settings[key]).name for key in ("data_root", "weights")}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
-    os.replace(temporary, path)
+    reports.write_text(path, json.dumps(found, indent=1) + "\n")
     if a.out is None:
         report.write(ROOT)
     made = report.sections([found])

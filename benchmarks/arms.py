@@ -190,22 +190,15 @@ def images(settings):
 def _serve(connection, kind, options):
     if sys.platform == "linux":  # as in a notebook: a DataLoader's workers start in no time
         multiprocessing.set_start_method("fork", force=True)
+    from cifarlib.training import choose_device, peak_memory
+
     arm = kind(**options)
     connection.send("ready")
     while (method := connection.recv()) is not None:
-        connection.send(getattr(arm, method)() if method != "memory" else _peak_memory())
+        connection.send(getattr(arm, method)() if method != "memory" else peak_memory(choose_device()))
         if torch.cuda.is_available():  # a process that waits leaves the GPU's memory to the others
             gc.collect()
             torch.cuda.empty_cache()
-
-
-def _peak_memory():
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    import resource  # POSIX only
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class Worker:

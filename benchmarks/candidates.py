@@ -18,24 +18,32 @@ BATCH = 64
 class Candidate:
     """One idea: what it was expected to gain, on what, and the two ways of doing it, made when they are timed.
 
-    `make(bench)` returns the callables without and with it; `keep(device)` says whether we do it there.
+    `make(bench)` returns the callables without and with it; `kept_on` are the devices where we do it, and `half`
+    names the recipe whose `precision="auto"` decides, where the idea is half precision.
     """
 
     name: str
     on: str
     predicted: str
     make: Callable[..., tuple[Callable[[], object], Callable[[], object]]]
-    keep: Callable[[str], bool] = lambda device: True
+    kept_on: tuple[str, ...] = ("cpu", "cuda")
+    half: recipes.Recipe | None = None
+
+    def kept(self, device):
+        """Say whether we do it on this device."""
+        if self.half is not None:
+            return training.choose_precision(self.half, device) != "32-true"
+        return device.type in self.kept_on
 
 
 class Bench:
     """Images, models and steps that the candidates share."""
 
-    def __init__(self, image_size, device, weights="none"):
+    def __init__(self, image_size, device):
         self.device = torch.device(device)
         split = data.load(replace(recipes.DEMO, train_size=2 * BATCH, val_size=BATCH, test_size=10))
         self.train, self.val = split.train.to(self.device), split.val.to(self.device)
-        self.changes = {"image_size": image_size, "weights": weights}
+        self.changes = {"image_size": image_size, "weights": "none"}
 
     def engine(self, base, **changes):
         recipe = replace(base, **self.changes, **changes)
@@ -84,16 +92,21 @@ def _channels_last(bench):
     return bench.trunk(plain, x.contiguous()), bench.trunk(engine._trunk, x)
 
 
+def _full_and_half(bench, base):
+    half = "bf16-mixed" if bench.device.type == "cpu" else "auto"
+    return bench.engine(base, precision="32-true"), bench.engine(base, precision=half)
+
+
 def _half(base):
     def make(bench):
-        half = "bf16-mixed" if bench.device.type == "cpu" else "auto"
-        return bench.step(bench.engine(base, precision="32-true")), bench.step(bench.engine(base, precision=half))
+        full, half = _full_and_half(bench, base)
+        return bench.step(full), bench.step(half)
 
     return make
 
 
 def _half_trunk(bench):
-    full, half = bench.engine(recipes.LEVEL1, precision="32-true"), bench.engine(recipes.LEVEL1)
+    full, half = _full_and_half(bench, recipes.LEVEL1)
     return bench.trunk(full._trunk, bench.inputs(full)), bench.trunk(half._trunk, bench.inputs(half))
 
 
@@ -133,8 +146,8 @@ def _no_sync(bench):
 def _large_batches(bench):
     engine = bench.engine(recipes.LEVEL1)
     x = torch.cat([bench.inputs(engine)] * 4)
-    small = lambda: [bench.trunk(engine._trunk, part)() for part in x.split(BATCH)]  # noqa: E731
-    return small, bench.trunk(engine._trunk, x)
+    parts = [bench.trunk(engine._trunk, part) for part in x.split(BATCH)]
+    return lambda: [run() for run in parts], bench.trunk(engine._trunk, x)
 
 
 def _compile(bench):
@@ -143,26 +156,31 @@ def _compile(bench):
     return bench.trunk(engine._trunk, x), bench.trunk(torch.compile(engine._trunk), x)
 
 
-def _never(device):
-    return False
-
-
-def _gpu(device):
-    return device != "cpu"
-
-
 CANDIDATES = (
     Candidate("trunk outputs kept", "level 1, 5 epochs", "4 to 5: five passes become one", _cache),
     Candidate("convolution and BatchNorm folded", "trunk forward", "1.2: less memory traffic", _fold),
     Candidate("channels_last", "trunk forward", "1.3 on a CPU, 1.5 on a GPU", _channels_last),
-    Candidate("half precision, frozen trunk", "trunk forward", "2: twice the arithmetic a cycle", _half_trunk),
+    Candidate(
+        "half precision, frozen trunk",
+        "trunk forward",
+        "2 with units for it: twice the arithmetic a cycle",
+        _half_trunk,
+        half=recipes.LEVEL1,
+    ),
     Candidate(
         "half precision, trained tail",
         "layer4 step",
-        "1.5: optimiser and BatchNorm stay fp32",
+        "1.5 with units for it: optimiser and BatchNorm stay fp32",
         _half(recipes.LEVEL2),
+        half=recipes.LEVEL2,
     ),
-    Candidate("half precision, EfficientNet-B0", "its step", "1.5", _half(recipes.EFFICIENTNET), _gpu),
+    Candidate(
+        "half precision, EfficientNet-B0",
+        "its step",
+        "1.5 with units for it",
+        _half(recipes.EFFICIENTNET),
+        half=recipes.EFFICIENTNET,
+    ),
     Candidate("resize as two matrix products", "a batch's inputs", "2: one write instead of three", _resize),
     Candidate("augment before enlarging", "augmentation", "as the pixels: 49 at 224 px", _augment_small),
     Candidate("fused AdamW", "layer4 step", "1.05 on a CPU: 15 million of its parameters", _fused),
@@ -170,7 +188,7 @@ CANDIDATES = (
         "no host sync per step", "50 steps of level 1's head", "1.0 on a CPU, where nothing waits", _no_sync
     ),
     Candidate("inference in batches of 256, not 64", "trunk forward", "1.05: fewer calls", _large_batches),
-    Candidate("torch.compile of the trunk, warm", "trunk forward", "1.2", _compile, _never),
+    Candidate("torch.compile of the trunk, warm", "trunk forward", "1.2", _compile, ()),
 )
 
 
@@ -219,14 +237,16 @@ class Tries:
                 both = [(0, without), (1, with_it)]
                 seconds = {k: self._once(run) for k, run in (both if repeat % 2 == 0 else both[::-1])}
                 pairs.append(seconds[0] / seconds[1])
-            rows.append(self._row(candidate.name, candidate.on, candidate.predicted, pairs, candidate.keep))
-            rows[-1]["cold_seconds"] = cold
+            kept = candidate.kept(self.bench.device)
+            rows.append(
+                _row(candidate.name, candidate.on, candidate.predicted, pairs, kept) | {"cold_seconds": cold}
+            )
             print(f"{candidate.name}: {rows[-1]['gain']['median']:.2f} ({time.strftime('%X')})", flush=True)
         return rows
 
-    def _row(self, name, on, predicted, gains, keep):
-        kept = keep(str(self.bench.device.type))
-        return {"name": name, "on": on, "predicted": predicted, "gain": spread(gains), "kept": kept}
+
+def _row(name, on, predicted, gains, kept):
+    return {"name": name, "on": on, "predicted": predicted, "gain": spread(gains), "kept": kept}
 
 
 def measure(settings):
@@ -243,6 +263,5 @@ def measure(settings):
                 ("efficientnet_step", "EfficientNet-B0's step", "1.3: its activations are large"),
             ):
                 gains = [plain.ask(task) / kept.ask(task) for _ in range(4)]
-                row = {"name": "freed memory kept (mallopt)", "on": on, "predicted": predicted}
-                rows.append(row | {"gain": spread(gains), "kept": True})
+                rows.append(_row("freed memory kept (mallopt)", on, predicted, gains, True))
     return rows

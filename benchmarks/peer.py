@@ -3,7 +3,7 @@
 PIL images, one after the other, through torchvision's transforms in a DataLoader with two workers; the whole
 model forward in every epoch, in fp32 and NCHW; `.item()` in every step. It freezes well: what is not trained has
 no gradient and keeps its BatchNorm statistics. `tuned=True` adds what a guide to faster PyTorch would add first,
-autocast and channels_last; what remains between it and ours is design.
+autocast (where the hardware has half precision) and channels_last; what remains between it and ours is design.
 """
 
 import contextlib
@@ -67,10 +67,13 @@ class Peer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
         if tuned:
             self.net = net.to(memory_format=torch.channels_last)
-            bf16 = self.device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
-            dtype = torch.bfloat16 if bf16 else torch.float16
-            self.half = lambda: torch.autocast(self.device.type, dtype)
-            self.scaler = torch.amp.GradScaler(self.device.type, enabled=not bf16)
+            if self.device.type == "cpu":  # without units for it, bf16 is emulated and several times slower
+                bf16 = half = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+            else:
+                bf16, half = torch.cuda.is_bf16_supported(including_emulation=False), True
+            dtype = torch.float16 if half and not bf16 else torch.bfloat16
+            self.half = lambda: torch.autocast(self.device.type, dtype, enabled=half)
+            self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         parameters = [p for p in net.parameters() if p.requires_grad]
         adam = torch.optim.Adam if decay is None else torch.optim.AdamW
         self.optimizer = adam(parameters, lr=rate, weight_decay=decay or 0)

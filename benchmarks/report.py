@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+from benchmarks.speed import MEASURES
 from cifarlib.progress import duration
+from cifarlib.reports import put_results
 
 RESULTS = Path(__file__).parent / "results"
-START, END = "<!-- speed: written by `make bench`, not by hand -->", "<!-- end of speed -->"
 _GOALS = {
     "cpu": {
         "frozen_phase": (15, 6),
@@ -50,10 +51,11 @@ def speed_table(found):
     precision = found["agreement"]["ours"]["precision"]
     with_half = 0 if precision != "32-true" else 1
     others = [key for key in ratios["frozen_phase"] if key not in ("peer/ours", "tuned_peer/ours")]
-    head = ["", "goal", "plain script ÷ ours", "cold", "with autocast, channels_last ÷ ours"]
+    tuned = "channels_last" if with_half else "autocast, channels_last"
+    head = ["", "goal", "plain script ÷ ours", "cold", f"with {tuned} ÷ ours"]
     head += [key.replace("ours_", "").replace("/ours", " ÷ ours") for key in others]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    for measure in ("frozen_phase", "layer4_epoch", "efficientnet_epoch", "input_pipeline"):
+    for measure in MEASURES:
         row = ratios[measure]
         cells = [_TITLES[measure], f"{goals[measure][with_half]:g}×", f"**{_range(row['peer/ours'])}**"]
         cells += [f"{row['peer/ours']['cold']:.1f}×", _range(row["tuned_peer/ours"])]
@@ -132,14 +134,6 @@ def candidates_table(found):
     return "\n".join(lines)
 
 
-def _put(path, start, end, text):
-    content = path.read_text()
-    if start not in content or end not in content:
-        raise SystemExit(f"{path} has no lines {start!r} and {end!r} to write between")
-    before, after = content.split(start)[0], content.split(end)[1]
-    path.write_text(before + start + "\n" + text + "\n" + end + after)
-
-
 def sections(results):
     """Return the Markdown of benchmarks/README.md's generated parts, by name."""
     made = {"speed": [], "parity": [], "candidates": []}
@@ -155,7 +149,8 @@ def sections(results):
 def write(root):
     """Bring both READMEs up to date with the results files."""
     made = sections(load())
-    _put(root / "README.md", START, END, made["speed"])
+    marks = ("<!-- speed: written by `make bench`, not by hand -->", "<!-- end of speed -->")
+    put_results(root / "README.md", made["speed"], marks)
     for name, text in made.items():
         marks = (f"<!-- {name}: written by `python -m benchmarks`, not by hand -->", f"<!-- end of {name} -->")
-        _put(root / "benchmarks" / "README.md", *marks, text)
+        put_results(root / "benchmarks" / "README.md", text, marks)

@@ -460,10 +460,10 @@ def _joined(outputs: list[Any]) -> list[Any]:
 def _write_notebook(path: Path, notebook: nbformat.NotebookNode) -> None:
     import nbformat
 
-    _write(path, nbformat.writes(notebook) + "\n")
+    write_text(path, nbformat.writes(notebook) + "\n")
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader finds the old one or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -579,7 +579,7 @@ def write_pages(folder: Path, results: Mapping[str, Any]) -> None:
     """Write `results.json`, and from it and the executed notebooks in `folder` their pages and the index."""
     import nbformat
 
-    _write(folder / "results.json", json.dumps(results, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(folder / "results.json", json.dumps(results, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     shared = {"notice": _markdown(results["notice"]), "provenance": _provenance(results)}
     for level, page in results["pages"].items():
         content = _content(nbformat.read(folder / page["notebook"], as_version=4), results)
@@ -592,9 +592,9 @@ def write_pages(folder: Path, results: Mapping[str, Any]) -> None:
             content=_markup(content),
             **shared,
         )
-        _write(folder / page["page"], html)
+        write_text(folder / page["page"], html)
     html = _render("index.html.j2", nav=_navigation(results, "index"), **shared, **_index(results))
-    _write(folder / "index.html", html)
+    write_text(folder / "index.html", html)
 
 
 def _render(template: str, **values: Any) -> str:
@@ -768,24 +768,28 @@ def results_table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def results_place(readme: str | Path) -> tuple[str, str]:
-    """Return what a Markdown file has before and after its results table.
+def results_place(readme: str | Path, marks: tuple[str, str] = _MARKS) -> tuple[str, str]:
+    """Split a Markdown file around the text between two marks, which stay with what is kept.
 
     Raises:
-        ValueError: the file lacks the two marks around it.
+        ValueError: the file lacks the marks.
     """
     text = Path(readme).read_text()
-    start, end = (text.find(mark) for mark in _MARKS)
+    start, end = (text.find(mark) for mark in marks)
     if not 0 <= start < end:
-        raise ValueError(f"{readme} has no place for the results: it needs the lines {_MARKS[0]} and {_MARKS[1]}")
-    return text[: start + len(_MARKS[0])], text[end:]
+        raise ValueError(f"{readme} has no place for the results: it needs the lines {marks[0]} and {marks[1]}")
+    return text[: start + len(marks[0])], text[end:]
+
+
+def put_results(readme: str | Path, text: str, marks: tuple[str, str] = _MARKS) -> None:
+    """Write a generated text into a Markdown file, between its marks."""
+    before, after = results_place(readme, marks)
+    write_text(Path(readme), f"{before}\n{text}\n{after}")
 
 
 def update_readme(readme: str | Path, folder: str | Path) -> None:
     """Put the results table of a report folder into a Markdown file, between its marks."""
-    before, after = results_place(readme)
-    results = json.loads((Path(folder) / "results.json").read_text())
-    _write(Path(readme), f"{before}\n{results_table(results)}\n{after}")
+    put_results(readme, results_table(json.loads((Path(folder) / "results.json").read_text())))
 
 
 def _percent(value: float | None) -> str:

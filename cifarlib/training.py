@@ -466,7 +466,7 @@ def fit(
         "stall_ratio": state["stall_ratio"],
         "cached_features": state["cached_train"],
         "precision": state["precision"],
-        "peak_memory_bytes": _peak_memory(device),
+        "peak_memory_bytes": peak_memory(device),
         "parameters": total,
         "trainable_parameters": trainable,
     }
@@ -477,13 +477,12 @@ def _forecast(pace: Pace, recipe: Recipe, n: int, n_val: int, epochs: int, state
     """Say what a training will take, from the seconds an image."""
     kept_val = pace.judge if state["cached_val"] else pace.forward + pace.judge
     once = n_val * pace.forward if state["cached_val"] else 0.0
+    once += n * (pace.forward + pace.judge)  # where nothing is kept, for the accuracy on these images at the end
     if state["cached_train"]:
         epoch = n * pace.step + n_val * kept_val
-        once += n * (pace.forward + pace.judge)
         how = "the frozen trunk computed once"
     else:
         epoch = n * pace.real + n_val * kept_val
-        once += n * (pace.forward + pace.judge)  # the accuracy on the training images, at the end
         how = f"{progress.duration(epoch)} each"
     return f"expected to take {progress.duration(epochs * epoch + once)} ({epochs} epochs, {how})"
 
@@ -522,7 +521,7 @@ def _accuracy(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(dim=1) == labels).sum().item() / len(labels)
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """Peak memory in bytes: what torch took of a GPU, or the whole process's on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
