@@ -1,8 +1,10 @@
-"""The command line: `cifarlib report` executes the notebooks and writes the pages."""
+"""The command line: `report` executes the notebooks and writes the pages, `evaluate` tests on other images."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +30,20 @@ exit status: 0 all went well; 1 a notebook failed (what ran is kept and shown), 
 2 the request was refused, and nothing was run or written; 130 interrupted."""
 
 
+_EVALUATE = """\
+Test every level that has been run on another set of images of the same classes: a folder of your own photographs
+(CLASS/*.jpg), or CIFAR-10.1's arrays (*_data.npy beside *_labels.npy). Trains nothing and writes nothing. Give the
+same --profile, --seed, --run-root, --data-root and --set as the report that trained the levels."""
+
+_EVALUATE_EXAMPLES = """\
+examples:
+  cifarlib evaluate my_photos
+  cifarlib evaluate cifar10.1_v6_data.npy --profile full
+  cifarlib evaluate my_photos --profile demo --json
+
+exit status: 0 all went well; 2 the request was refused."""
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the command line's parser."""
     top = argparse.ArgumentParser(
@@ -46,17 +62,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add = report.add_argument
     add("levels", nargs="*", metavar="LEVEL", help="level1 to level4, or 1 to 4 (default: all)")
-    add(
-        "--profile",
-        default="auto",
-        metavar="P",
-        help="full: CIFAR-10 or your images, ImageNet weights. demo: built-in images, no download, minutes "
-        "on a CPU. auto (the default): full where CUDA is available, else demo",
-    )
+    _add_study(report)
     add("--out", metavar="DIR", help="the report folder (default: reports/<profile>)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of training (default: 0)")
-    add("--run-root", default="runs", metavar="DIR", help="where training runs are kept (default: runs)")
-    add("--data-root", default="data", metavar="DIR", help="where images are, or go (default: data)")
     add(
         "-p",
         dest="parameters",
@@ -67,6 +74,36 @@ def parser() -> argparse.ArgumentParser:
         help="set a parameter of the notebooks that declare it, such as ablation of level 2; VALUE is read "
         "as YAML (repeatable)",
     )
+    add("--notebooks", metavar="DIR", help="where the notebooks are (default: beside the package)")
+    add("--readme", metavar="FILE", help="also put the results table into this Markdown file, between its marks")
+    add("--check", metavar="DIR", help="run nothing: compare the reports in DIR with the present notebooks")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="test the levels on another set of images",
+        description=_EVALUATE,
+        epilog=_EVALUATE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    evaluate.add_argument("path", metavar="PATH", help="a folder of images, or CIFAR-10.1's *_data.npy")
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_study(evaluate)
+    return top
+
+
+def _add_study(command: argparse.ArgumentParser) -> None:
+    """Add the options that say which study is meant."""
+    add = command.add_argument
+    add(
+        "--profile",
+        default="auto",
+        metavar="P",
+        help="full: CIFAR-10 or your images, ImageNet weights. demo: built-in images, no download, minutes "
+        "on a CPU. auto (the default): full where CUDA is available, else demo",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="seed of training (default: 0)")
+    add("--run-root", default="runs", metavar="DIR", help="where training runs are kept (default: runs)")
+    add("--data-root", default="data", metavar="DIR", help="where images are, or go (default: data)")
     add(
         "--set",
         dest="fields",
@@ -74,18 +111,16 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FIELD=VALUE",
         help="change a field of every recipe (epochs=2), of one (level2.epochs=2), or of the profile "
-        "(train_size=1000) (repeatable)",
+        "(train_size=1000, seeds=3) (repeatable)",
     )
-    add("--notebooks", metavar="DIR", help="where the notebooks are (default: beside the package)")
-    add("--readme", metavar="FILE", help="also put the results table into this Markdown file, between its marks")
-    add("--check", metavar="DIR", help="run nothing: compare the reports in DIR with the present notebooks")
-    return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = parser().parse_args(arguments)
     try:
+        if options.command == "evaluate":
+            return _evaluate(options)
         return _check(options) if options.check else _report(options)
     except KeyboardInterrupt:
         print("\ncifarlib: interrupted; the same command resumes after the last finished epoch", file=sys.stderr)
@@ -124,6 +159,32 @@ def _report(options: argparse.Namespace) -> int:
         return 1
     if options.readme:
         reports.update_readme(options.readme, request.out)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from cifarlib import tables
+    from cifarlib.study import Study
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is the table's, or the JSON's
+            study = Study(
+                options.profile,
+                seed=options.seed,
+                run_root=options.run_root,
+                data_root=options.data_root,
+                overrides=dict(map(_field, options.fields)),
+            )
+            found = study.evaluate(options.path)
+    except (ValueError, FileNotFoundError) as error:
+        return _refuse(error)
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    print(tables.second_test(found).to_string())
+    missing = [name for name, count in found["classes"].items() if not count]
+    if missing:
+        print(f"There are no images of {', '.join(missing)}.")
     return 0
 
 

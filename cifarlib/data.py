@@ -31,6 +31,7 @@ from cifarlib import progress, synthetic
 from cifarlib.recipes import Profile, Recipe
 
 CIFAR10_SIZE = 32  # pixels; also the side at which the built-in images are drawn
+CIFAR10_CLASSES = synthetic.CLASSES  # the drawings have the names of CIFAR-10's classes, in its order
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of the images that torchvision's weights were trained on, in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -429,6 +430,64 @@ def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
             f"{free / 2**30:.1f} GiB are free: lower store_size={size}, train_size, val_size or test_size"
         )
     return Split(*(ImageSet.of(_decode(part, size), y, classes, "folder") for part, y in parts))
+
+
+def load_test(path: str | Path, classes: Sequence[str], size: int) -> ImageSet:
+    """Read a second test set, of the same classes: nothing of it is trained on or split.
+
+    Args:
+        path: An image folder, `<class>/*` or `test/<class>/*` (classes without images may be missing), or
+            CIFAR-10.1 (Recht et al. 2018, arXiv 1806.00451): its file `*_data.npy`, beside `*_labels.npy`, or the
+            folder that holds one such pair.
+        classes: The study's class names, in the order of its labels.
+        size: Side in pixels at which the images are stored, as the study's are.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        ValueError: a class the study does not know, no images, or arrays that are not CIFAR-10.1's.
+    """
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise FileNotFoundError(f"test set {str(root)!r} does not exist: give a folder of images or a .npy file")
+    pairs = [root] if root.is_file() else sorted(root.glob("*_data.npy"))
+    if root.is_file() or pairs:
+        if len(pairs) > 1:
+            names = ", ".join(pair.name for pair in pairs)
+            raise ValueError(f"{root} holds several test sets: name one of {names}")
+        return _arrays(pairs[0], classes, size)
+    folder = root / "test" if (root / "test").is_dir() else root
+    present = [f for f in _folders(folder) if next(_images(f), None)]
+    if unknown := [f.name for f in present if f.name not in classes]:
+        raise ValueError(
+            f"{folder} has classes that the study does not know: {', '.join(unknown)}; it knows "
+            f"{', '.join(classes)}"
+        )
+    if not present:
+        raise ValueError(f"{folder} holds no images: put them into a folder for each class, such as {classes[0]}/")
+    files = [(file, classes.index(f.name)) for f in present for file in _images(f)]
+    return ImageSet.of(_decode([file for file, _ in files], size), [y for _, y in files], classes, "folder")
+
+
+def _arrays(path: Path, classes: Sequence[str], size: int) -> ImageSet:
+    """Read CIFAR-10.1's pair of arrays: images uint8 [N, 32, 32, 3], labels [N]."""
+    if not path.name.endswith("_data.npy"):
+        raise ValueError(f"{path} is neither a folder nor CIFAR-10.1's arrays, *_data.npy beside *_labels.npy")
+    if tuple(classes) != CIFAR10_CLASSES:
+        raise ValueError(
+            f"{path} numbers CIFAR-10's classes, and the study's are {', '.join(classes)}: give a folder of images"
+        )
+    beside = path.with_name(path.name.replace("_data.npy", "_labels.npy"))
+    try:
+        images, labels = (np.load(file, allow_pickle=False) for file in (path, beside))
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path.name} and {beside.name} cannot be read as arrays: {error}") from error
+    if images.dtype != np.uint8 or images.shape[1:] != (CIFAR10_SIZE, CIFAR10_SIZE, 3):
+        raise ValueError(f"{path} must hold uint8 [N, 32, 32, 3], not {images.dtype} {list(images.shape)}")
+    if labels.shape != images.shape[:1] or not np.isin(labels, np.arange(len(classes))).all():
+        raise ValueError(f"{beside} must hold {len(images)} labels from 0 to {len(classes) - 1}")
+    if size != CIFAR10_SIZE:
+        raise ValueError(f"{path} holds images of {CIFAR10_SIZE} pixels, and the study stores them at {size}")
+    return ImageSet.of(images.transpose(0, 3, 1, 2).copy(), labels, classes, "cifar10.1")
 
 
 def _open(file: str) -> Image.Image:

@@ -344,6 +344,19 @@ CORRECTIONS: tuple[Correction, ...] = (
         "Validation accuracy falls by 0.20 points at epoch 3, from 80.36% to 80.16%.",
     ),
     Correction(
+        "level1",
+        9,
+        "Level 2 and above address these limitations.",
+        "They address 2 of the 3: no later level says anything about the interpolation of 32 pixels to 224.",
+    ),
+    Correction(
+        "level2",
+        3,
+        "Augmentation, ImageNet normalization in its list, was applied only on the training set.",
+        "Level 1, section 3, normalizes all images, and a network is tested as it was trained: of the 4 entries "
+        "in the list only 3 are augmentations.",
+    ),
+    Correction(
         "level2",
         8,
         "Level 2 is +12.5% over the baseline.",
@@ -355,6 +368,13 @@ CORRECTIONS: tuple[Correction, ...] = (
         "The ablation confirms that the applied techniques are directly responsible for the gain.",
         "Its 2 rows change augmentation and fine-tuning together, and with them optimizer, learning rate, "
         "weight decay, schedule and epochs: no single cause can be told apart.",
+    ),
+    Correction(
+        "level2",
+        10,
+        "Overconfidence is addressed in level 3, using interpretability.",
+        "Level 3 prints no confidence; its section 11 leaves calibration to level 4, whose section 7 does not "
+        "address it.",
     ),
     Correction(
         "level3",
@@ -386,6 +406,13 @@ CORRECTIONS: tuple[Correction, ...] = (
         11,
         "Calibration is addressed in level 4.",
         "Level 4, section 7, lists calibration among what it does not address.",
+    ),
+    Correction(
+        "level4",
+        2,
+        "The SE-ResNet's role in the ensemble is a strong spatial and channel focus.",
+        "Level 3, section 2, describes attention to channels alone: each of the 2048 has one weight, whatever the "
+        "place.",
     ),
     Correction(
         "level4",

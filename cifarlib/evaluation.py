@@ -1,27 +1,31 @@
-"""What a model's predictions are worth: measures, intervals, paired tests and ensembles.
+"""What a model's predictions are worth: measures, intervals, paired tests, effects and ensembles.
 
 Every function is pure. `probs` is a float array `[N, C]` of class probabilities, each row summing to one, and
 `labels` an integer array `[N]` of true classes `0..C-1`. Nothing guesses whether an array holds logits: they
 are refused with a ValueError, like anything else that is not a table of probabilities, save where a
 function's argument is named `scores`. The predicted class is the most probable one, the lowest index where
-several tie.
+several tie; its probability is the image's confidence. `right` is a boolean array `[N]`, whether each image is
+predicted right. An interval covers the choice of test images, not of training seeds; several seeds'
+accuracies are what `seed_spread` is for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
-from scipy.stats import binomtest
+from scipy.special import log_softmax, logsumexp, softmax
+from scipy.stats import binomtest, rankdata
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 Array = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
+Bools = npt.NDArray[np.bool_]
 
 # ------------------------------------------------------------------------------------------------- validation
 
@@ -88,6 +92,36 @@ def _checked_classes(classes: Sequence[str], n: int) -> list[str]:
     return list(classes)
 
 
+def _checked_values(values: npt.ArrayLike) -> Array:
+    """`values` as a float64 `[N]` array of finite numbers, one per image."""
+    checked = np.asarray(values, dtype=np.float64)
+    if checked.ndim != 1 or not len(checked):
+        raise ValueError(f"values must have shape [N] with N >= 1, not {list(checked.shape)}")
+    if not np.isfinite(checked).all():
+        at = int(np.flatnonzero(~np.isfinite(checked))[0])
+        raise ValueError(f"values must be finite: number {at} is {checked[at]}. Leave such images out first")
+    return checked
+
+
+def _checked_right(right: npt.ArrayLike, name: str = "right") -> Bools:
+    """`right` as a boolean `[N]` array."""
+    checked = np.asarray(right)
+    if checked.ndim != 1 or not len(checked):
+        raise ValueError(f"{name} must have shape [N] with N >= 1, not {list(checked.shape)}")
+    if checked.dtype != np.bool_:
+        raise ValueError(f"{name} must be booleans (predictions == labels), not {checked.dtype}")
+    return checked
+
+
+def _equal_groups(values: Array, groups: int) -> Ints:
+    """The group `[N]`, 0 to groups - 1 by rising value, of each image: groups as equal in size as ties allow.
+
+    Equal values share the group of their middle rank, so that the order of the images does not matter.
+    """
+    twice_the_middle = (2 * rankdata(values) - 1).astype(np.int64)  # ranks of ties are averaged: halves occur
+    return twice_the_middle * groups // (2 * len(values))
+
+
 # --------------------------------------------------------------------------------------------------- accuracy
 
 
@@ -112,6 +146,17 @@ def accuracy(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """
     probs, labels = _checked_pair(probs, labels)
     return float((probs.argmax(axis=1) == labels).mean())
+
+
+# -------------------------------------------------------------------------------------------------- intervals
+
+
+class Estimate(NamedTuple):
+    """A number with its interval, which holds the true one 95 times in 100 unless told otherwise."""
+
+    value: float
+    low: float
+    high: float
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -145,9 +190,59 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     return float(interval.low), float(interval.high)
 
 
+def mean_interval(
+    values: npt.ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Mean of a number per image, with a bootstrap interval.
+
+    Each resample draws N images with replacement; the interval runs between the percentiles of the resampled
+    means. Of a difference per image between two models (`nll_each` of one less that of the other) it is the
+    interval of `paired_bootstrap`, faster. It is too narrow where a handful of images decide (of an
+    overconfident model's NLL, simulated, a 95 % interval held the truth in 93 % of test sets of 300 images, in
+    91 % of 100), and of no width where all values are equal. Source: Efron and Tibshirani
+    (1993), "An introduction to the bootstrap", chapter 13.
+
+    Args:
+        values: One number per image `[N]`, N >= 1.
+        confidence: Coverage aimed at, between 0 and 1.
+        resamples: Number of resamples, at least 1.
+        seed: Seed of the draws.
+
+    Returns:
+        `(value, low, high)` in the unit of the values.
+
+    Raises:
+        ValueError: `values` are not finite numbers `[N]`, or an option is outside its range.
+
+    Example:
+        >>> mean, low, high = mean_interval([0.0] * 50 + [1.0] * 50)  # 0.5 ± 1.96 sqrt(0.25 / 100)
+        >>> f"{mean:.2f}, {low:.1f} to {high:.1f}"
+        '0.50, 0.4 to 0.6'
+    """
+    values = _checked_values(values)
+    _check_resampling(resamples, confidence)
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    distinct, counts = np.unique(values, return_counts=True)
+    if 10 * len(distinct) <= n:
+        # A resampled mean depends on nothing but how often each distinct value is drawn: where those are few
+        # (right or wrong; better, worse or the same) all resamples are one draw.
+        means = rng.multinomial(n, counts / n, size=resamples) @ distinct / n
+    else:
+        means = np.array([values[rng.integers(n, size=n)].mean() for _ in range(resamples)])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1 (0.95 for 95 %), not {confidence}")
+
+
+def _check_resampling(resamples: int, confidence: float) -> None:
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, not {resamples}")
+    _check_confidence(confidence)
 
 
 # -------------------------------------------------------------------------------------------------- per class
@@ -209,6 +304,113 @@ def per_class_report(probs: npt.ArrayLike, labels: npt.ArrayLike, classes: Seque
     report = pd.DataFrame(dict(zip(names, columns, strict=True)), index=_checked_classes(classes, probs.shape[1]))
     macro = report.mean().to_frame("macro average").T.assign(support=len(labels))
     return pd.concat([report, macro]).astype({"support": int})
+
+
+def recall_intervals(
+    probs: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str], confidence: float = 0.95
+) -> pd.DataFrame:
+    """Recall of every class with its Wilson interval.
+
+    Args:
+        probs: Class probabilities `[N, C]`.
+        labels: True classes `[N]`, integers.
+        classes: The C class names.
+        confidence: Coverage aimed at, between 0 and 1, for each class by itself.
+
+    Returns:
+        One row per class, in order. Columns recall, low and high, fractions in [0, 1], NaN where the class has
+        no image, and support, the images of the class.
+
+    Raises:
+        ValueError: `probs` are not probabilities, `labels` do not belong to them, there are not C names, or
+            confidence is outside its range.
+
+    Example:
+        >>> print(recall_intervals([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], [0, 1, 0], ["cat", "dog"]).round(2))
+             recall   low  high  support
+        cat     0.5  0.09  0.91        2
+        dog     1.0  0.21  1.00        1
+    """
+    probs, labels = _checked_pair(probs, labels)
+    names = _checked_classes(classes, probs.shape[1])
+    _check_confidence(confidence)
+    right = probs.argmax(axis=1) == labels
+    rows = []
+    for c in range(len(names)):
+        of_class = right[labels == c]
+        k, n = int(of_class.sum()), len(of_class)
+        low, high = wilson_interval(k, n, confidence) if n else (np.nan, np.nan)
+        rows.append({"recall": k / n if n else np.nan, "low": low, "high": high, "support": n})
+    return pd.DataFrame(rows, index=names)
+
+
+def recall_differences(
+    probs_a: npt.ArrayLike,
+    probs_b: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    classes: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Recall of one model less that of another, class by class, with paired bootstrap intervals.
+
+    Within each class the images are resampled and taken from both models, as in `mean_interval`. Every class
+    has its own interval: of ten at 95 %, one that does not hold the truth is nothing to wonder at. Where no
+    image of a class tells the models apart its interval is 0 to 0, which is no proof that they are alike.
+
+    Args:
+        probs_a: The first model's class probabilities `[N, C]`.
+        probs_b: The second model's, for the same images in the same order.
+        labels: True classes `[N]`, integers.
+        classes: The C class names.
+        resamples: Number of resamples, at least 1.
+        seed: Seed of the draws.
+        confidence: Coverage aimed at, between 0 and 1, for each class by itself.
+
+    Returns:
+        One row per class, in order. Columns difference, low and high, fractions in [-1, 1], NaN where the
+        class has no image; images, those of the class that only a gets right less those that only b does; and
+        support, the images of the class.
+
+    Raises:
+        ValueError: Either is not a table of probabilities, the shapes differ, `labels` do not belong to them,
+            there are not C names, or an option is outside its range.
+
+    Example:
+        >>> a = [[0.9, 0.1]] * 90 + [[0.1, 0.9]] * 60
+        >>> b = [[0.9, 0.1]] * 50 + [[0.1, 0.9]] * 100
+        >>> print(recall_differences(a, b, [0] * 100 + [1] * 50, ["cat", "dog"]).round(1))
+             difference  low  high  images  support
+        cat         0.4  0.3   0.5      40      100
+        dog         0.0  0.0   0.0       0       50
+    """
+    a, b, labels = _checked_rivals(probs_a, probs_b, labels)
+    names = _checked_classes(classes, a.shape[1])
+    _check_resampling(resamples, confidence)
+    gain = _gain(a, b, labels)
+    rows = []
+    for c in range(len(names)):
+        of_class = gain[labels == c]
+        found = Estimate(np.nan, np.nan, np.nan)
+        if len(of_class):
+            found = mean_interval(of_class, confidence=confidence, resamples=resamples, seed=seed)
+        rows.append(
+            {
+                "difference": found.value,
+                "low": found.low,
+                "high": found.high,
+                "images": int(of_class.sum()),
+                "support": len(of_class),
+            }
+        )
+    return pd.DataFrame(rows, index=names)
+
+
+def _gain(a: Array, b: Array, labels: Ints) -> Ints:
+    """By image `[N]`: 1 where only a is right, -1 where only b is, 0 where both or neither."""
+    return (a.argmax(axis=1) == labels).astype(int) - (b.argmax(axis=1) == labels)
 
 
 def most_confused(confusion: npt.ArrayLike, classes: Sequence[str], k: int) -> pd.DataFrame:
@@ -332,6 +534,31 @@ def log_probs(probs: npt.ArrayLike) -> Array:
     return np.log(np.maximum(_checked(probs), float(tiny)))
 
 
+def nll_each(probs: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
+    """Negative log-likelihood of the true class of each image, in nats: what `nll` is the mean of.
+
+    `-log probs[i, labels[i]]`. With `mean_interval` it gives a model's NLL its interval; the difference
+    between two models' gives theirs.
+
+    Args:
+        probs: Class probabilities `[N, C]`.
+        labels: True classes `[N]`, integers.
+
+    Returns:
+        float64 `[N]`, each 0 (certain and right) or more.
+
+    Raises:
+        ValueError: `probs` are not probabilities, or `labels` do not belong to them.
+
+    Example:
+        >>> nll_each([[0.5, 0.5], [0.25, 0.75]], [0, 0]).round(4).tolist()  # log 2, log 4
+        [0.6931, 1.3863]
+    """
+    logs = log_probs(probs)
+    labels = _checked_labels(labels, logs.shape)
+    return -logs[np.arange(len(labels)), labels]
+
+
 def nll(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Mean negative log-likelihood of the true class, in nats.
 
@@ -352,9 +579,7 @@ def nll(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         >>> round(nll([[0.5, 0.5], [0.25, 0.75]], [0, 0]), 4)  # (log 2 + log 4) / 2
         1.0397
     """
-    logs = log_probs(probs)
-    labels = _checked_labels(labels, logs.shape)
-    return float(-logs[np.arange(len(labels)), labels].mean())
+    return float(nll_each(probs, labels).mean())
 
 
 def brier(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -385,7 +610,7 @@ def brier(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 
 class Reliability(NamedTuple):
-    """What a reliability diagram draws; bin b of B holds the confidences in `(b/B, (b+1)/B]`."""
+    """What a reliability diagram draws; of B bins of equal width, b holds confidences in `(b/B, (b+1)/B]`."""
 
     confidence: Array
     """Mean confidence in each bin `[B]`, NaN where the bin is empty."""
@@ -395,16 +620,22 @@ class Reliability(NamedTuple):
     """Images in each bin `[B]`."""
 
 
-def reliability(probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) -> Reliability:
-    """Confidence against accuracy in bins of equal width.
+def reliability(
+    probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15, *, adaptive: bool = False
+) -> Reliability:
+    """Confidence against accuracy in bins of equal width, or of equal numbers of images.
 
-    An image's confidence is its largest probability. Source: Guo et al. (2017), "On calibration of modern
-    neural networks", section 2.
+    An image's confidence is its largest probability. A good model is confident of most images, so that equal
+    widths crowd them into the last bin; adaptive bins part them. Sources: Guo et al. (2017), "On calibration
+    of modern neural networks", section 2; for adaptive bins Nguyen and O'Connor (2015), "Posterior calibration
+    and exploratory analysis for natural language processing models".
 
     Args:
         probs: Class probabilities `[N, C]`.
         labels: True classes `[N]`, integers.
         bins: Number of bins B over [0, 1], at least 1.
+        adaptive: Bins that hold as equal numbers of images as ties in confidence allow, lowest confidence
+            first, in place of bins of equal width.
 
     Returns:
         Mean confidence, accuracy and count of each bin.
@@ -418,12 +649,9 @@ def reliability(probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) -> 
         ([0, 0, 2, 1], [nan, nan, 0.5, 1.0])
     """
     probs, labels = _checked_pair(probs, labels)
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, not {bins}")
     confidence = probs.max(axis=1)
     right = probs.argmax(axis=1) == labels
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    index = np.searchsorted(inner_edges, confidence, side="left")  # left: a bin owns its upper edge
+    index = _bin_of(confidence, bins, adaptive)
     count = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):  # 0/0 in an empty bin is the NaN we promise
         return Reliability(
@@ -433,17 +661,31 @@ def reliability(probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) -> 
         )
 
 
-def ece(probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) -> float:
+def _bin_of(confidence: Array, bins: int, adaptive: bool) -> Ints:
+    """The bin `[N]` that each image's confidence falls into."""
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, not {bins}")
+    if adaptive:
+        return _equal_groups(confidence, bins)
+    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
+    return np.searchsorted(inner_edges, confidence, side="left")  # left: a bin owns its upper edge
+
+
+def ece(probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15, *, adaptive: bool = False) -> float:
     """Expected calibration error: how far confidence lies from accuracy, on average over the images.
 
     `sum_b (count_b / N) |accuracy_b - confidence_b|` over the bins of `reliability`. It tends to grow
-    with the number of bins and is biased upward on few images: compare at equal N and bins. Source: Guo et
-    al. (2017), equation 3.
+    with the number of bins and is biased upward on few images, where chance alone parts accuracy from
+    confidence: compare at equal N and bins, and with `ece_if_calibrated`. It carries no interval: every
+    resample adds the same bias once more, so that a bootstrap's interval lies too high: it holds the truth in
+    about half of the cases at 300 images and a gap of 0.03, and never where the model is calibrated. Source:
+    Guo et al. (2017), equation 3; for adaptive bins see `reliability`.
 
     Args:
         probs: Class probabilities `[N, C]`.
         labels: True classes `[N]`, integers.
-        bins: Number of bins of equal width, at least 1.
+        bins: Number of bins, at least 1.
+        adaptive: Bins of equal numbers of images in place of equal width.
 
     Returns:
         A fraction in [0, 1]; 0 where every bin's confidence equals its accuracy.
@@ -455,9 +697,51 @@ def ece(probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) -> float:
         >>> round(ece([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], [0, 1, 0], bins=4), 4)  # (2 x 0.15 + 1 x 0.1) / 3
         0.1333
     """
-    per_bin = reliability(probs, labels, bins)
+    per_bin = reliability(probs, labels, bins, adaptive=adaptive)
     gaps = np.abs(per_bin.accuracy - per_bin.confidence)
     return float(np.nansum(gaps * per_bin.counts) / per_bin.counts.sum())
+
+
+def ece_if_calibrated(
+    probs: npt.ArrayLike, bins: int = 15, *, adaptive: bool = False, draws: int = 200, seed: int = 0
+) -> float:
+    """The ECE that a perfectly calibrated model with these confidences would show on so few images.
+
+    The mean ECE of labels drawn from the predictions themselves, which makes them calibrated by construction:
+    the part of `ece` that chance explains. Source: consistency resampling, Bröcker and Smith (2007),
+    "Increasing the reliability of reliability diagrams", here with the predictions held fixed.
+
+    Args:
+        probs: Class probabilities `[N, C]`.
+        bins: Number of bins, at least 1, as given to `ece`.
+        adaptive: As given to `ece`.
+        draws: Number of draws of all N labels, at least 1.
+        seed: Seed of the draws.
+
+    Returns:
+        A fraction in [0, 1], of the order of `sqrt(bins / N)` times the spread of right and wrong; 0 for
+        certain predictions.
+
+    Raises:
+        ValueError: `probs` are not probabilities, or bins or draws < 1.
+
+    Example:
+        >>> probs = [[0.9, 0.1]] * 100  # one bin: E|K - 90| / 100 with K of Binomial(100, 0.9) is 0.024
+        >>> round(ece_if_calibrated(probs), 2)
+        0.02
+    """
+    probs = _checked(probs)
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}")
+    confidence = probs.max(axis=1)
+    index = _bin_of(confidence, bins, adaptive)
+    rng = np.random.default_rng(seed)
+    total = 0.0
+    for _ in range(draws):
+        # A label drawn from the predictions is the predicted class with the probability that is its confidence.
+        right = rng.random(len(confidence)) < confidence
+        total += float(np.abs(np.bincount(index, weights=right - confidence)).sum())
+    return total / draws / len(confidence)
 
 
 def temperature(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -533,6 +817,52 @@ def apply_temperature(probs: npt.ArrayLike, t: float) -> Array:
     return softmax(log_probs(probs) / t, axis=1)
 
 
+# --------------------------------------------------------------------------------------- selective prediction
+
+
+class RiskCoverage(NamedTuple):
+    """How many errors are left when a model answers only for the images it is most confident of."""
+
+    coverage: Array
+    """Share of the images answered for, rising to 1 `[K]`: one step per distinct confidence."""
+    risk: Array
+    """Share of those that are wrong `[K]`; the last is the error rate on all images."""
+    area: float
+    """Area under the steps (AURC), 0 to 1: 0 for a model without errors, the error rate for one that ranks at
+    random."""
+
+
+def risk_coverage(probs: npt.ArrayLike, labels: npt.ArrayLike) -> RiskCoverage:
+    """Error rate among the images that a model is most confident of, for every share of them.
+
+    Images of equal confidence enter together, so that their order does not matter. The area is
+    `sum_k (coverage_k - coverage_(k-1)) risk_k`: the mean, over the images, of the risk once each has entered.
+    Source: Geifman and El-Yaniv (2017), "Selective classification for deep neural networks"; the area:
+    Geifman, Uziel and El-Yaniv (2019), "Bias-reduced uncertainty estimation for deep neural classifiers".
+
+    Args:
+        probs: Class probabilities `[N, C]`.
+        labels: True classes `[N]`, integers.
+
+    Returns:
+        The curve and the area under it, fractions in [0, 1].
+
+    Raises:
+        ValueError: `probs` are not probabilities, or `labels` do not belong to them.
+
+    Example:
+        >>> curve = risk_coverage([[0.9, 0.1], [0.2, 0.8], [0.8, 0.2], [0.4, 0.6]], [0, 1, 0, 0])
+        >>> curve.coverage.tolist(), curve.risk.tolist(), curve.area  # 0.9; two of 0.8; 0.6, the one error
+        ([0.25, 0.75, 1.0], [0.0, 0.0, 0.25], 0.0625)
+    """
+    probs, labels = _checked_pair(probs, labels)
+    wrong = probs.argmax(axis=1) != labels
+    _, step, images = np.unique(-probs.max(axis=1), return_inverse=True, return_counts=True)
+    answered = np.cumsum(images)
+    risk = np.cumsum(np.bincount(step, weights=wrong)) / answered
+    return RiskCoverage(answered / len(labels), risk, float((images * risk).sum() / len(labels)))
+
+
 # ----------------------------------------------------------------------------------------------- paired tests
 
 
@@ -557,12 +887,13 @@ def paired_bootstrap(
     """The difference `statistic(a) - statistic(b)` on the same images, with a bootstrap interval.
 
     Each resample draws N images with replacement and takes them from both models, so that what is hard for
-    both cancels; the interval runs between the percentiles of the resampled differences. It covers the choice
-    of test images, not of training seeds. Source: Efron and Tibshirani (1993), "An introduction to the
-    bootstrap", chapter 13.
+    both cancels; the interval runs between the percentiles of the resampled differences. Where the statistic
+    is a mean over images, as accuracy and NLL are, `mean_interval` of the difference per image is the same
+    and faster. Source: Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 13.
 
     Args:
-        statistic: Any `statistic(probs, labels) -> float`, such as `accuracy` or `ece`.
+        statistic: A `statistic(probs, labels) -> float` without much bias, such as `accuracy`, `nll`, `brier`
+            or a class's precision; not `ece`, whose bootstrap does not cover.
         labels: True classes `[N]`, integers.
         probs_a: The first model's class probabilities `[N, C]`.
         probs_b: The second model's, for the same images in the same order.
@@ -585,9 +916,7 @@ def paired_bootstrap(
         (0.1, True)
     """
     a, b, labels = _checked_rivals(probs_a, probs_b, labels)
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, not {resamples}")
-    _check_confidence(confidence)
+    _check_resampling(resamples, confidence)
     rng = np.random.default_rng(seed)
     differences = np.empty(resamples)
     for i in range(resamples):
@@ -652,6 +981,8 @@ class Agreement(NamedTuple):
     """Yule's Q in [-1, 1]: 0 for independent errors, 1 for the same; NaN where its denominator is 0."""
     oracle_accuracy: float
     """Share on which at least one is right: no choice between the two could beat it."""
+    double_fault: float
+    """Share on which both are wrong, in [0, 1]: 1 less the oracle accuracy."""
 
 
 def agreement(probs_a: npt.ArrayLike, probs_b: npt.ArrayLike, labels: npt.ArrayLike) -> Agreement:
@@ -660,7 +991,8 @@ def agreement(probs_a: npt.ArrayLike, probs_b: npt.ArrayLike, labels: npt.ArrayL
     With N11, N10, N01, N00 the images both, only a, only b and neither get right:
     `Q = (N11 N00 - N01 N10) / (N11 N00 + N01 N10)` and `disagreement = (N10 + N01) / N`. Source: Kuncheva and
     Whitaker (2003), "Measures of diversity in classifier ensembles and their relationship with the ensemble
-    accuracy".
+    accuracy"; the double fault: Giacinto and Roli (2001), "Design of effective neural network ensembles for
+    image classification purposes".
 
     Args:
         probs_a: The first model's class probabilities `[N, C]`.
@@ -668,7 +1000,7 @@ def agreement(probs_a: npt.ArrayLike, probs_b: npt.ArrayLike, labels: npt.ArrayL
         labels: True classes `[N]`, integers.
 
     Returns:
-        The four counts, which add up to N, and the three measures.
+        The four counts, which add up to N, and the four measures.
 
     Raises:
         ValueError: Either is not a table of probabilities, the shapes differ, or `labels` do not belong to
@@ -677,8 +1009,9 @@ def agreement(probs_a: npt.ArrayLike, probs_b: npt.ArrayLike, labels: npt.ArrayL
     Example:
         >>> a = [[0.9, 0.1]] * 3 + [[0.1, 0.9]] * 2
         >>> b = [[0.9, 0.1]] * 2 + [[0.1, 0.9]] * 2 + [[0.9, 0.1]]
-        >>> agreement(a, b, [0] * 5)[:6]  # Q = (2 - 1) / (2 + 1)
-        (2, 1, 1, 1, 0.4, 0.3333333333333333)
+        >>> agreement(a, b, [0] * 5)  # Q = (2 - 1) / (2 + 1)  # doctest: +NORMALIZE_WHITESPACE
+        Agreement(both_right=2, only_a=1, only_b=1, both_wrong=1, disagreement=0.4,
+                  q_statistic=0.3333333333333333, oracle_accuracy=0.8, double_fault=0.2)
     """
     a, b, labels = _checked_rivals(probs_a, probs_b, labels)
     right_a, right_b = a.argmax(axis=1) == labels, b.argmax(axis=1) == labels
@@ -693,6 +1026,7 @@ def agreement(probs_a: npt.ArrayLike, probs_b: npt.ArrayLike, labels: npt.ArrayL
         disagreement=(n10 + n01) / len(labels),
         q_statistic=(same - different) / (same + different) if same + different else float("nan"),
         oracle_accuracy=(n11 + n10 + n01) / len(labels),
+        double_fault=n00 / len(labels),
     )
 
 
@@ -735,6 +1069,218 @@ def holm(p_values: npt.ArrayLike) -> Array:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
     return adjusted
+
+
+def compare(models: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike) -> pd.DataFrame:
+    """Every pair of models on the same images: difference in accuracy, its interval, and what chance makes of it.
+
+    The interval is that of `mean_interval` on the images' differences, the test exact McNemar, corrected by
+    Holm over all the pairs. A p-value speaks of these trained models on images like these; it does not say
+    that another seed's would differ likewise, so not of the methods.
+
+    Args:
+        models: Class probabilities `[N, C]` by the model's name, of the same images in the same order.
+        labels: True classes `[N]`, integers.
+
+    Returns:
+        One row per pair, none for fewer than two models. Columns: model and over, the pair's later and
+        earlier name in the order given; difference, accuracy of `model` less that of `over`, a fraction, with
+        its 95 % interval low and high; only_model and only_over, images that only the one gets right, and
+        images, the former less the latter; p, two-sided, and p_holm.
+
+    Raises:
+        ValueError: A model's are not probabilities, the shapes differ, or `labels` do not belong to them.
+
+    Example:
+        >>> good, poor = ([[0.9, 0.1]] * k + [[0.1, 0.9]] * (100 - k) for k in (90, 80))
+        >>> table = compare({"level 1": poor, "level 2": good, "level 3": good}, [0] * 100)
+        >>> print(table.drop(columns=["low", "high"]).round(4))  # p = 2 / 2**10, three times that by Holm
+             model     over  difference  images  only_model  only_over      p  p_holm
+        0  level 2  level 1         0.1      10          10          0  0.002  0.0059
+        1  level 3  level 1         0.1      10          10          0  0.002  0.0059
+        2  level 3  level 2         0.0       0           0          0  1.000  1.0000
+    """
+    checked = {name: _checked(probs, f"{name}'s probs") for name, probs in models.items()}
+    if len({probs.shape for probs in checked.values()}) > 1:
+        shapes = {name: list(probs.shape) for name, probs in checked.items()}
+        raise ValueError(f"the models' probabilities must share one shape [N, C], not {shapes}")
+    rows = []
+    for over, model in combinations(checked, 2):
+        a, b, true = _checked_rivals(checked[model], checked[over], labels)
+        difference = mean_interval(_gain(a, b, true))
+        test = mcnemar(a, b, true)
+        rows.append(
+            {
+                "model": model,
+                "over": over,
+                "difference": difference.value,
+                "low": difference.low,
+                "high": difference.high,
+                "images": test.b - test.c,
+                "only_model": test.b,
+                "only_over": test.c,
+                "p": test.p,
+            }
+        )
+    columns = ["model", "over", "difference", "low", "high", "images", "only_model", "only_over", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(p_holm=holm(table["p"]))
+
+
+# ----------------------------------------------------------------------------------------- effects and spread
+
+
+class Effects(NamedTuple):
+    """What two changes to a recipe gain in accuracy, as fractions with 95 % intervals."""
+
+    first: Estimate
+    """Main effect of the first change: its gain, averaged over without and with the second."""
+    second: Estimate
+    """Main effect of the second change."""
+    interaction: Estimate
+    """Gain of the first with the second, less its gain without: 0 where the two simply add up."""
+
+
+def factorial(right: Mapping[tuple[bool, bool], npt.ArrayLike]) -> Effects:
+    """Main effects and interaction of two changes, from the four models trained with and without each.
+
+    With r(first, second) whether an image is predicted right by the model so trained, each effect is the mean
+    over the images of: for first `(r(1,0) - r(0,0) + r(1,1) - r(0,1)) / 2`, for second likewise, for the
+    interaction `r(1,1) - r(0,1) - r(1,0) + r(0,0)`; the intervals are those of `mean_interval`. They cover the
+    choice of test images, not of training seeds: one model stands for each arm. Source: Box, Hunter and Hunter
+    (2005), "Statistics for experimenters", chapter 5.
+
+    Args:
+        right: By (with the first change, with the second): which images are predicted right, booleans `[N]`,
+            of the same images in the same order.
+
+    Returns:
+        The two main effects and the interaction.
+
+    Raises:
+        ValueError: An arm is missing or unknown, is not booleans `[N]`, or the arms differ in length.
+
+    Example:
+        >>> arms = {(False, False): 60, (True, False): 70, (False, True): 80, (True, True): 84}
+        >>> found = factorial({arm: np.arange(100) < k for arm, k in arms.items()})
+        >>> [round(effect.value, 3) for effect in found]  # (10 + 4) / 2, (20 + 14) / 2 and 4 - 10 points
+        [0.07, 0.17, -0.06]
+    """
+    arms = [(False, False), (True, False), (False, True), (True, True)]
+    if set(right) != set(arms):
+        raise ValueError(
+            f"right needs the four arms (first, second) {arms}, not {list(right)}: train or load what is missing"
+        )
+    checked = {arm: _checked_right(right[arm], f"right[{arm}]").astype(int) for arm in arms}
+    lengths = {arm: len(per_image) for arm, per_image in checked.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the four arms must be tested on the same images, not on so many each: {lengths}")
+    neither, first, second, both = checked.values()
+    return Effects(
+        first=mean_interval(((first - neither) + (both - second)) / 2),
+        second=mean_interval(((second - neither) + (both - first)) / 2),
+        interaction=mean_interval((both - second) - (first - neither)),
+    )
+
+
+class SeedSpread(NamedTuple):
+    """How far a recipe's accuracy varies from one training to the next, beside what the test set leaves open."""
+
+    mean: float
+    """Mean accuracy over the seeds, a fraction."""
+    seed_sd: float
+    """Standard deviation between the seeds (n - 1 in the denominator), a fraction; NaN for one seed."""
+    test_sd: float
+    """Standard error that the choice of test images leaves in one seed's accuracy, a fraction."""
+    seeds: int
+
+
+def seed_spread(accuracies: Sequence[float], n_images: int) -> SeedSpread:
+    """Mean and standard deviation of a recipe's accuracy over training seeds, beside the test set's uncertainty.
+
+    `test_sd = sqrt(p (1 - p) / n)` at the mean accuracy p. All seeds are tested on the same images, so seed_sd
+    holds little of it: the two are different uncertainties, and an interval that covers one does not cover
+    the other. Source: Bouthillier et al. (2021), "Accounting for variance in machine learning benchmarks".
+
+    Args:
+        accuracies: Test accuracy of each seed `[S]`, fractions in [0, 1], S >= 1.
+        n_images: Number of test images, at least 1.
+
+    Returns:
+        The mean, both standard deviations and the number of seeds.
+
+    Raises:
+        ValueError: There is no accuracy, one is outside [0, 1], or n_images < 1.
+
+    Example:
+        >>> spread = seed_spread([0.94, 0.95, 0.96], n_images=10_000)
+        >>> round(spread.mean, 4), round(spread.seed_sd, 4), round(spread.test_sd, 4), spread.seeds
+        (0.95, 0.01, 0.0022, 3)
+    """
+    values = np.asarray(accuracies, dtype=np.float64)
+    if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(
+            f"accuracies must be one fraction in [0, 1] per seed, at least one, not {values.tolist()}. "
+            "Divide percentages by 100"
+        )
+    if n_images < 1:
+        raise ValueError(f"n_images must be at least 1, not {n_images}")
+    mean = float(values.mean())
+    return SeedSpread(
+        mean=mean,
+        seed_sd=float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
+        test_sd=float(np.sqrt(mean * (1 - mean) / n_images)),
+        seeds=len(values),
+    )
+
+
+def by_attribute(right: npt.ArrayLike, values: npt.ArrayLike, groups: int = 3) -> pd.DataFrame:
+    """Accuracy in groups of images from the lowest to the highest value of something known about them.
+
+    The groups are as equal in size as ties allow: images of equal value stay together, in the group that the
+    middle of their ranks belongs to, and a group that is left empty has no row.
+
+    Args:
+        right: Whether each image is predicted right, booleans `[N]`.
+        values: A number per image `[N]`, such as the object's share of the image.
+        groups: At most so many groups, at least 1.
+
+    Returns:
+        One row per group, of rising value. Columns value_low and value_high, the smallest and largest value in
+        the group; images; accuracy, a fraction, with its 95 % Wilson interval low and high.
+
+    Raises:
+        ValueError: `right` are not booleans `[N]`, `values` not as many finite numbers, or groups < 1.
+
+    Example:
+        >>> right = np.arange(12) >= 3
+        >>> print(by_attribute(right, np.arange(12) / 10).round(2))
+           value_low  value_high  images  accuracy   low  high
+        0        0.0         0.3       4      0.25  0.05   0.7
+        1        0.4         0.7       4      1.00  0.51   1.0
+        2        0.8         1.1       4      1.00  0.51   1.0
+    """
+    right, values = _checked_right(right), _checked_values(values)
+    if len(right) != len(values):
+        raise ValueError(f"right and values must be of the same images, not {len(right)} and {len(values)}")
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, not {groups}")
+    group = _equal_groups(values, groups)
+    rows = []
+    for g in np.unique(group):
+        inside, of_group = right[group == g], values[group == g]
+        low, high = wilson_interval(int(inside.sum()), len(inside))
+        rows.append(
+            {
+                "value_low": float(of_group.min()),
+                "value_high": float(of_group.max()),
+                "images": len(inside),
+                "accuracy": float(inside.mean()),
+                "low": low,
+                "high": high,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 # -------------------------------------------------------------------------------------------------- ensembles
@@ -801,3 +1347,49 @@ def hard_vote(members: Sequence[npt.ArrayLike]) -> Ints:
     votes = (stacked.argmax(axis=2)[..., None] == np.arange(stacked.shape[2])).sum(axis=0)
     leading = votes == votes.max(axis=1, keepdims=True)
     return np.where(leading, stacked.sum(axis=0), -1).argmax(axis=1)
+
+
+def vote_weights(members: Sequence[npt.ArrayLike], labels: npt.ArrayLike) -> Array:
+    """The weights of a soft vote that minimise its NLL, to be fitted on validation images, never on the test set.
+
+    Minimises `-(1/N) sum_i log sum_m w_m probs_m[i, labels[i]]` over weights that are not negative and sum to
+    one, by L-BFGS from equal weights. The loss is convex in them, so there is no other minimum to fall
+    into. Members that are alike leave their weights undecided and near equal. Source: linear opinion pools
+    under the logarithmic score, Hall and Mitchell (2007), "Combining density forecasts".
+
+    Args:
+        members: M arrays of class probabilities `[N, C]`, of the same images in the same order.
+        labels: True classes `[N]`, integers.
+
+    Returns:
+        Weights `[M]`, each in [0, 1], that sum to one.
+
+    Raises:
+        ValueError: There is no member, one is not a table of probabilities, shapes differ, or `labels` do not
+            belong to them.
+
+    Example:
+        >>> a, b = [[0.9, 0.1]] * 3 + [[0.1, 0.9]], [[0.1, 0.9]] * 3 + [[0.9, 0.1]]
+        >>> vote_weights([a, b], [0] * 4).round(4).tolist()  # 3 log(0.1 + 0.8 w) + log(0.9 - 0.8 w) is largest
+        [0.8125, 0.1875]
+    """
+    _checked_members(members)
+    logs = np.stack([-nll_each(member, labels) for member in members])
+
+    def loss_and_slope(free: Array) -> tuple[float, Array]:
+        # Weights as a softmax need no constraint, and their slope is a mean of shares in [0, 1]: it stays
+        # finite where a member gives the truth next to nothing.
+        log_weights = log_softmax(free)
+        joint = log_weights[:, None] + logs
+        total = logsumexp(joint, axis=0)
+        shares = np.exp(joint - total).mean(axis=1)
+        return -total.mean(), np.exp(log_weights) - shares
+
+    fit = minimize(
+        loss_and_slope,
+        x0=np.zeros(len(logs)),
+        jac=True,
+        method="L-BFGS-B",
+        options={"ftol": 1e-15, "gtol": 1e-10},
+    )
+    return softmax(fit.x)

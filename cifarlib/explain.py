@@ -1,13 +1,17 @@
 """Where a model looks: class activation maps, and what can be measured about them.
 
-`grad_cam` gives one map an image; everything else is a pure function of maps `[N, h, w]` (non-negative,
-finite, more than one pixel each) and of the objects' masks `[N, s, s]`. A map shows where evidence for a
-class lies; it does not show that the model would be wrong without it. An all-zero map means that no location
-speaks for the class: measures of it are NaN, and it points nowhere.
+`grad_cam` gives one map an image; the measures are pure functions of maps `[N, h, w]` (non-negative, finite,
+more than one pixel each) and of the objects' masks `[N, s, s]`. A map shows where evidence for a class lies;
+it does not show that the model would be wrong without it: `road` removes pixels and asks the model. An
+all-zero map means that no location speaks for the class: measures of it are NaN, and it points nowhere.
+`gates` and `gated_energy` look at what a squeeze-excite block does to the last feature maps.
+
+Whatever takes a model leaves it as it was found, also after an error.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,11 +23,14 @@ import torch.nn.functional as F
 from scipy.special import entr
 from torch import Tensor, nn
 
-import cifarlib._torchvision  # noqa: F401  mends torchvision, which the next line's package imports
+import cifarlib._torchvision  # noqa: F401  mends torchvision, which the package of the last imports needs
+from cifarlib import progress
 
 # isort: split
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.metrics.perturbation_confidence import RemoveLeastRelevantFirst, RemoveMostRelevantFirst
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 
 Array = npt.NDArray[np.floating]
 
@@ -68,22 +75,9 @@ def grad_cam(
         raise ValueError(
             f"{type(model).__name__} has no submodule `cam_layer` to look at: give a models.Classifier"
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
-    if images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
-        raise ValueError(
-            f"images must be prepared floats [N, 3, H, W] with N >= 1, not {images.dtype} "
-            f"{list(images.shape)}: pass them through data.prepare"
-        )
-    finite = images.isfinite().flatten(1).all(dim=1)
-    if not finite.all():
-        raise ValueError(f"images must be finite: image {int(finite.int().argmin())} holds NaN or infinity")
+    _check_images(images, batch_size)
     if targets is not None:
-        targets = torch.as_tensor(targets).numpy(force=True)
-        if targets.shape != images.shape[:1] or not np.issubdtype(targets.dtype, np.integer):
-            raise ValueError(
-                f"targets must be {len(images)} integers, one an image, not {targets.dtype} {list(targets.shape)}"
-            )
+        targets = _checked_targets(targets, len(images))
 
     maps = []
     with _recording(model, layer) as cam:
@@ -95,11 +89,7 @@ def grad_cam(
                 raise ValueError(
                     f"cam_layer must run once in a forward pass, and ran {len(recorded.activations)} times"
                 )
-            if not logits.isfinite().all():
-                raise ValueError(
-                    f"the model's output for images {start} to {start + len(batch) - 1} is not finite: "
-                    "its weights or its activations hold NaN or infinity"
-                )
+            _check_output(logits, start, start + len(batch) - 1)
             if targets is None:
                 chosen = logits.argmax(dim=1)
             else:
@@ -117,6 +107,35 @@ def grad_cam(
     return np.divide(found, peaks, out=found, where=peaks > 0)
 
 
+def _check_images(images: Tensor, batch_size: int = 1) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be prepared floats [N, 3, H, W] with N >= 1, not {images.dtype} "
+            f"{list(images.shape)}: pass them through data.prepare"
+        )
+    finite = images.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        raise ValueError(f"images must be finite: image {int(finite.int().argmin())} holds NaN or infinity")
+
+
+def _checked_targets(targets: Sequence[int] | npt.ArrayLike | Tensor, n: int) -> npt.NDArray[np.integer]:
+    """`targets` as an array of `n` integers; whether they are classes only the model's output tells."""
+    checked = torch.as_tensor(targets).numpy(force=True)
+    if checked.shape != (n,) or not np.issubdtype(checked.dtype, np.integer):
+        raise ValueError(f"targets must be {n} integers, one an image, not {checked.dtype} {list(checked.shape)}")
+    return checked
+
+
+def _check_output(logits: Tensor, first: int, last: int) -> None:
+    if not logits.isfinite().all():
+        raise ValueError(
+            f"the model's output for images {first} to {last} is not finite: "
+            "its weights or its activations hold NaN or infinity"
+        )
+
+
 def _check_classes(targets: npt.NDArray[np.integer], classes: int) -> None:
     wrong = targets[(targets < 0) | (targets >= classes)]
     if len(wrong):
@@ -127,29 +146,43 @@ def _cut(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor
     """Replace the layer's output by a leaf of the graph, so that backward ends there."""
     if output.ndim != 4:
         raise ValueError(f"cam_layer must give feature maps [B, C, h, w], not {list(output.shape)}")
-    if output.shape[2:] == (1, 1):
+    _check_spatial(output)
+    return output.detach().requires_grad_()
+
+
+def _check_spatial(features: Tensor) -> None:
+    if features.shape[-2:] == (1, 1):
         raise ValueError(
             "the class activation map is 1x1 at this image size, which says nothing about where: "
             "use a larger image_size, or dilation=True for a ResNet"
         )
-    return output.detach().requires_grad_()
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode; afterwards each has the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False  # not eval(): a module may override it
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextmanager
 def _recording(model: nn.Module, layer: nn.Module) -> Iterator[BaseCAM]:
     """Record the layer's output and its gradient, in evaluation mode; afterwards all is as before."""
-    modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     handle = layer.register_forward_hook(_cut)  # before the library's hooks, which then see the leaf
     recorded = None
     try:
-        for module, _ in modes:
-            module.training = False  # not eval(): a module may override it
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        cam = GradCAM(model, [layer])
-        recorded = cam.activations_and_grads
-        with torch.inference_mode(False), torch.enable_grad():
+        with _evaluating(model), torch.inference_mode(False), torch.enable_grad():
+            for parameter, _ in flags:
+                parameter.requires_grad_(False)
+            cam = GradCAM(model, [layer])
+            recorded = cam.activations_and_grads
             yield cam
     finally:
         if recorded is not None:
@@ -157,8 +190,6 @@ def _recording(model: nn.Module, layer: nn.Module) -> Iterator[BaseCAM]:
         handle.remove()
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-        for module, mode in modes:
-            module.training = mode
 
 
 def upsample(maps: npt.ArrayLike, size: int) -> npt.NDArray[np.float32]:
@@ -329,13 +360,18 @@ def measure(
         masks: The objects' masks, bool `[N, s, s]`, where they are known.
 
     Returns:
-        `map_size` (cells a side) and `compactness` `[N]`. With masks also `pointing` `[N]`, `energy` `[N]`,
-        `object_share` `[N]` (what a map spread evenly would put on the object), and `centre_pointing` and
-        `centre_energy` `[N]`: the same measures of one fixed map, a Gaussian in the middle with a fifth of the
-        image's side as its deviation. Objects lie near the middle, so a map must do better than that one.
+        `map_size` (cells a side), `compactness` and `entropy` `[N]`. With masks also `pointing` `[N]`,
+        `energy` `[N]`, `object_share` `[N]` (what a map spread evenly would put on the object), and
+        `centre_pointing` and `centre_energy` `[N]`: the same measures of one fixed map, a Gaussian in the
+        middle with a fifth of the image's side as its deviation. Objects lie near the middle, so a map must do
+        better than that one.
     """
     maps = grad_cam(model, images)
-    found: dict[str, npt.NDArray[Any] | int] = {"map_size": maps.shape[-1], "compactness": compactness(maps)}
+    found: dict[str, npt.NDArray[Any] | int] = {
+        "map_size": maps.shape[-1],
+        "compactness": compactness(maps),
+        "entropy": entropy(maps),
+    }
     if masks is not None:
         objects = _checked_masks(masks)
         side = objects.shape[-1]
@@ -345,6 +381,219 @@ def measure(
         found["energy"], found["centre_energy"] = energy_inside(maps, objects), energy_inside(centre, objects)
         found["object_share"] = object_share(objects)
     return found
+
+
+# --------------------------------------------------------------------------------------- removal and gates
+
+
+def road(
+    model: nn.Module,
+    images: Tensor,
+    maps: npt.ArrayLike,
+    targets: Sequence[int] | npt.ArrayLike | Tensor | None = None,
+    *,
+    percentiles: Sequence[float] = (20, 40, 60, 80),
+    seed: int = 0,
+) -> Array:
+    """Remove pixels and ask the model: the score ROAD, remove and debias (Rong et al. 2022, arXiv 2202.00449).
+
+    For each percentile q all but q % of an image's pixels are removed, once the least relevant and once the
+    most relevant first. A removed pixel becomes the weighted mean of its neighbours, by a system of linear
+    equations, plus a little noise, so that the shape of the hole tells the model next to nothing. With P the
+    probability of the class, the score is
+
+        mean over q of (P without the least relevant - P without the most relevant) / 2,
+
+    which is how the grad-cam package joins the paper's two curves. Only the order of a map's pixels counts.
+    Pixels of equal relevance are ordered at random: whole plateaus, a map's zeros say, would otherwise go at
+    once, and a different number of pixels in each of the two orders.
+
+    An image at a time is imputed on the CPU, in single precision, which takes most of the time and grows
+    faster than the number of pixels: score a sample. Evaluation mode is used throughout. The model and the
+    caller's random state are left as they were found.
+
+    Args:
+        model: Any module that maps `images` to logits `[B, C]`.
+        images: Prepared images `[N, 3, s, s]`, as `grad_cam` takes them.
+        maps: Maps `[N, h, w]` of these images, h and w at most s; they are resized to the images.
+        targets: The class that each map explains, N integers; None takes the predicted classes.
+        percentiles: Percentages of pixels kept, each above 0 and below 100.
+        seed: Decides the noise and the order of equal pixels. Equal seeds give equal scores, and two models or
+            two kinds of map scored with one seed get the same noise.
+
+    Returns:
+        `[N]` in [-1/2, 1/2]. Above 0 the map's pixels matter more to the class than the others; a map without
+        a meaning scores about 0, and an inverted map minus what the map does. NaN for an all-zero map.
+
+    Raises:
+        ValueError: `maps` are no maps of these images, a percentile is out of range, an image or the model's
+            output is not finite, a target is not one of the model's classes, or an argument is not as
+            described.
+
+    Example:
+        A model whose first logit is how red the left half of the image is:
+
+        >>> model = nn.Sequential(nn.AvgPool2d((8, 4)), nn.Flatten())
+        >>> image = torch.zeros(1, 3, 8, 8)
+        >>> image[:, 0, :, :4] = 9
+        >>> left = [[[1, 0], [1, 0]]]
+        >>> right = [[[0, 1], [0, 1]]]
+        >>> bool(road(model, image, left, [0])[0] > 0 > road(model, image, right, [0])[0])
+        True
+    """
+    checked = _checked(maps)
+    _check_images(images)
+    if images.shape[2] != images.shape[3]:
+        raise ValueError(f"images must be square [N, 3, s, s], not {list(images.shape)}")
+    if len(checked) != len(images):
+        raise ValueError(f"maps must be of the images: {len(checked)} maps, {len(images)} images")
+    if not len(percentiles) or not all(0 < kept < 100 for kept in percentiles):
+        raise ValueError(
+            f"percentiles={tuple(percentiles)} must be percentages of pixels kept, each above 0 and below 100"
+        )
+    if targets is not None:
+        targets = _checked_targets(targets, len(images))
+    resized = upsample(checked, images.shape[2])
+
+    scores = np.full(len(images), np.nan)
+    with (
+        _evaluating(model),
+        torch.no_grad(),
+        torch.autocast(images.device.type, enabled=False),
+        torch.random.fork_rng(devices=[]),
+    ):
+        for i in progress.bar(range(len(images)), what="ROAD", unit="image"):
+            if not checked[i].any():
+                continue
+            # Seeded anew for each image: a score does not depend on how many images before it were scored.
+            # torch.manual_seed would seed the GPU too, whose state is not restored here and is not used.
+            torch.default_generator.manual_seed(seed + i)
+            ties = np.random.default_rng(seed + i).permutation(resized[i].size)
+            ranks = np.lexsort((ties, resized[i].ravel())).argsort().reshape(resized[i].shape)
+            image = images[i].detach().float().cpu()  # the imputer knows neither bfloat16 nor the GPU
+            removed = _removed(image, torch.from_numpy(ranks.astype(np.float32)), percentiles)
+            logits = model(torch.stack([image, *removed]).to(images)).float()
+            _check_output(logits, i, i)
+            if targets is None:
+                target = int(logits[0].argmax())
+            else:
+                _check_classes(targets, logits.shape[1])
+                target = int(targets[i])
+            least, most = logits[1:].softmax(dim=1)[:, target].reshape(2, -1).mean(dim=1).tolist()
+            scores[i] = (least - most) / 2
+    return scores
+
+
+def _removed(image: Tensor, ranks: Tensor, percentiles: Sequence[float]) -> list[Tensor]:
+    """The image without its least relevant pixels, at each percentile, then without its most relevant ones.
+
+    The ranks differ from pixel to pixel. The package keeps what lies below a percentile: of a map with many
+    zeros it would keep nothing, nothing would be left to fill the image in from, and the equations would be
+    singular.
+    """
+    imputer = NoisyLinearImputer()
+    with warnings.catch_warnings():
+        # The package calls NumPy on torch's tensors, whose way of wrapping the result NumPy 2 deprecates.
+        warnings.filterwarnings("ignore", "__array_wrap__", DeprecationWarning)
+        return [
+            order(kept, imputer)(image, ranks)
+            for order in (RemoveLeastRelevantFirst, RemoveMostRelevantFirst)
+            for kept in percentiles
+        ]
+
+
+def gates(model: nn.Module, images: Tensor, *, batch_size: int = 64) -> npt.NDArray[np.float32]:
+    """Read the channel gates of the model's squeeze-excite block, in evaluation mode.
+
+    The block (Hu et al. 2018, arXiv 1709.01507) multiplies each of the last feature maps by its gate: 1 leaves
+    a channel as it is, 0 silences it. A gate is one number for the whole map: it says which channels count in
+    an image, never where.
+
+    Args:
+        model: A model with one submodule that has a method `gates` from feature maps `[B, K, h, w]` to gates
+            `[B, K]`, as `models.SqueezeExcite`.
+        images: Prepared images `[N, 3, H, W]`, as `grad_cam` takes them.
+        batch_size: Images at a time; decides memory, not the gates.
+
+    Returns:
+        `[N, K]`, from 0 to the block's scale (1, or 2 where it started as the identity).
+
+    Raises:
+        ValueError: the model has no such submodule or several, or an argument is not as described.
+
+    Example:
+        >>> from cifarlib.models import SqueezeExcite
+        >>> gates(SqueezeExcite(16, init="identity"), torch.ones(1, 16, 4, 4))[0, :3].tolist()
+        [1.0, 1.0, 1.0]
+    """
+    return _gated(model, images, batch_size)[0].numpy()
+
+
+def gated_energy(
+    model: nn.Module, images: Tensor, masks: npt.ArrayLike | Tensor, *, batch_size: int = 64
+) -> tuple[Array, Array]:
+    """Say how much of the last feature maps lies inside the object, before and after the channel gates.
+
+    `energy_inside` of `sum_k relu(A_k)`, with A the feature maps that enter the squeeze-excite block, and of
+    the same sum of what leaves it. A block that favours the channels that respond to the object, and holds
+    back those that respond to the background, raises the share. No class enters: this is about features, not
+    about evidence.
+
+    Args:
+        model: As `gates` takes it.
+        images: Prepared images `[N, 3, H, W]`.
+        masks: The objects `[N, s, s]`, bool, with s no smaller than the feature maps.
+        batch_size: Images at a time; decides memory, not the shares.
+
+    Returns:
+        The shares before and after, each `[N]` in [0, 1]; NaN where no feature is positive. `object_share` is
+        what maps spread evenly get.
+
+    Raises:
+        ValueError: the model has no such block or several, its feature maps have one pixel at this image
+            size, `masks` are no masks of the images, or an argument is not as described.
+
+    Example:
+        >>> from cifarlib.models import SqueezeExcite
+        >>> image = torch.tensor([[3.0, 1.0], [0.0, 0.0]]).expand(1, 16, 2, 2)
+        >>> before, after = gated_energy(SqueezeExcite(16), image, [[[True, False], [True, False]]])
+        >>> before.tolist(), after.tolist()
+        ([0.75], [0.75])
+    """
+    objects = _checked_masks(masks, len(images))
+    _, before, after = _gated(model, images, batch_size)
+    _check_spatial(before)
+    return energy_inside(before.numpy(), objects), energy_inside(after.numpy(), objects)
+
+
+def _gated(model: nn.Module, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Gates `[N, K]`, and the positive part of the feature maps summed over channels `[N, h, w]`: in, out."""
+    _check_images(images, batch_size)
+    blocks = [module for module in model.modules() if callable(getattr(module, "gates", None))]
+    if len(blocks) != 1:
+        raise ValueError(
+            f"{type(model).__name__} has {len(blocks)} squeeze-excite blocks with a method `gates`, not one: "
+            "give a model whose recipe has model='se_resnet50', as level 3's"
+        )
+    seen = []
+
+    def look(block: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # Only sums are kept: the feature maps of all images would not fit into memory.
+        found = (block.gates(inputs[0]), inputs[0].relu().sum(dim=1), output.relu().sum(dim=1))
+        seen.append([part.float().cpu() for part in found])
+
+    handle = blocks[0].register_forward_hook(look)
+    try:
+        with _evaluating(model), torch.no_grad():
+            for start in range(0, len(images), batch_size):
+                model(images[start : start + batch_size])
+    finally:
+        handle.remove()
+    channel_gates, before, after = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    return channel_gates, before, after
+
+
+# ------------------------------------------------------------------------------------------------- checking
 
 
 def _checked(maps: npt.ArrayLike) -> npt.NDArray[np.float64]:

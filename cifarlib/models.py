@@ -7,6 +7,7 @@ EfficientNet (Tan and Le 2019, arXiv 1905.11946), ConvNeXt (Liu et al. 2022, arX
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -221,8 +222,16 @@ def weights_fingerprint(recipe: Recipe) -> str:
         return "none"
     if recipe.weights in ("imagenet1k_v1", "imagenet1k_v2"):
         return _torchvision_weights(recipe).url.rpartition("/")[2]  # the name holds a hash of the content
-    with _weights_file(recipe).open("rb") as file:
-        return "sha256-" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    path = _weights_file(recipe)
+    found = path.stat()
+    return "sha256-" + _digest(path, found.st_mtime_ns, found.st_size)[:16]
+
+
+@functools.cache
+def _digest(path: Path, modified: int, size: int) -> str:
+    """Return a file's sha256, computed anew when the file has changed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_weights(recipe: Recipe) -> dict[str, Tensor] | None:
@@ -293,6 +302,11 @@ def fold(trunk: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     return _channels_last(folded.to(dtype))
 
 
+def batchnorms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the BatchNorm layers of a module, in order."""
+    return [found for found in module.modules() if isinstance(found, nn.modules.batchnorm._BatchNorm)]
+
+
 @torch.no_grad()
 def recalibrate(trunk: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the trunk's BatchNorm statistics to those of prepared images, in one pass without labels.
@@ -300,7 +314,7 @@ def recalibrate(trunk: nn.Module, batches: Iterable[Tensor]) -> None:
     For trunks whose statistics come from other images (or, with random weights, from none); Li et al. 2017,
     arXiv 1603.04779. Means and variances are averaged over the batches; afterwards the trunk is frozen again.
     """
-    norms = [module for module in trunk.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = batchnorms(trunk)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

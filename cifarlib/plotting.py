@@ -14,8 +14,9 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
+from itertools import cycle
 from typing import Any, ParamSpec, Protocol
 
 import matplotlib
@@ -26,8 +27,9 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
@@ -52,7 +54,8 @@ COLOURS: dict[str, str] = {
 
 _INK, _GREY, _RIGHT, _WRONG = "#222222", COLOURS["documented"], "#009E73", "#C05400"
 _CYCLE = ("#0072B2", "#C05400", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_BETTER_WORSE = LinearSegmentedColormap.from_list("better_worse", ("#C05400", "#FFFFFF", "#0072B2"))
+_BETTER, _WORSE = "#0072B2", "#C05400"
+_BETTER_WORSE = LinearSegmentedColormap.from_list("better_worse", (_WORSE, "#FFFFFF", _BETTER))
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     "font.size": 10,
@@ -132,6 +135,38 @@ class ReliabilityBins(Protocol):
         """Images in each bin `[B]`."""
 
 
+class FactorialEffects(Protocol):
+    """What `ablation` needs of a two-by-two design: `(value, low, high)` of each effect, fractions."""
+
+    @property
+    def first(self) -> tuple[float, float, float]:
+        """Main effect of augmentation: its mean gain over frozen and fine-tuned."""
+
+    @property
+    def second(self) -> tuple[float, float, float]:
+        """Main effect of fine-tuning."""
+
+    @property
+    def interaction(self) -> tuple[float, float, float]:
+        """Gain of augmentation when fine-tuned less its gain when frozen."""
+
+
+class RiskCoverageCurve(Protocol):
+    """What `risk_coverage` needs of a model, for K rising shares of the images, the most confident first."""
+
+    @property
+    def coverage(self) -> np.ndarray:
+        """Share of the images that is answered `[K]`."""
+
+    @property
+    def risk(self) -> np.ndarray:
+        """Share of these that is predicted wrong `[K]`."""
+
+    @property
+    def area(self) -> float:
+        """Area under the curve."""
+
+
 # --- What all figures share --------------------------------------------------------------------------------
 
 
@@ -202,8 +237,37 @@ def _columns(table: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
         raise ValueError(f"{name} has no rows")
 
 
+def _finite(values: Any, name: str, shape: tuple[int | None, ...], meaning: str) -> np.ndarray:
+    """Return numbers as an array of `shape`, of which none is NaN or infinite."""
+    array = _array(values, name, shape, meaning).astype(float)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite numbers, and are {array.tolist()}")
+    return array
+
+
+def _bounds(estimate: Any, name: str) -> np.ndarray:
+    return _finite(estimate, name, (3,), "three numbers, a value and its interval")
+
+
 def _percent(fraction: float, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f} %"
+
+
+def _signed(value: float, digits: int = 0) -> str:
+    """Write a number with its sign and a true minus; what rounds to zero has no sign."""
+    value = round(value, digits)
+    return f"{value:+,.{digits}f}".replace("-", "\N{MINUS SIGN}") if value else f"{0:.{digits}f}"
+
+
+def _points(fraction: float) -> str:
+    """Write a difference of fractions in percentage points."""
+    return _signed(100 * fraction, 2)
+
+
+def _p_value(p: float) -> str:
+    """Write a p-value with three decimals, or four where three would hide on which side of 0.05 it lies."""
+    text = f"{p:.4f}" if 0.0495 <= p < 0.0505 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else text
 
 
 def _listed(items: Sequence[str]) -> str:
@@ -220,6 +284,23 @@ def _colour(name: str, default: str = _INK) -> str:
     """Return the colour of what `name` begins with ("Level 2, augmented" is level2's)."""
     key = "".join(c for c in name.lower() if c.isalnum())
     return next((colour for known, colour in COLOURS.items() if key.startswith(known)), default)
+
+
+def _colours(names: Iterable[str]) -> list[str]:
+    """Return a colour for each name: its own, or where it has none or another has it, one that is free."""
+    names = list(names)
+    own = [_colour(name, "") for name in names]
+    own = [colour if colour not in own[:i] else "" for i, colour in enumerate(own)]
+    palette = dict.fromkeys([*_CYCLE, *COLOURS.values()])
+    free = cycle([colour for colour in palette if colour not in own] or palette)
+    return [colour or next(free) for colour in own]
+
+
+def _legible(colour: str) -> np.ndarray:
+    """Darken a colour as far as text in it needs on white: a contrast of 4.5 to 1 (WCAG 2.1)."""
+    rgb = np.array(to_rgb(colour))
+    luminance = float(rgb**2.2 @ (0.2126, 0.7152, 0.0722))
+    return rgb * min(1.0, (0.18 / luminance) ** (1 / 2.2)) if luminance else rgb
 
 
 def _text_width(text: str, size: float, weight: str = "normal") -> float:
@@ -264,13 +345,19 @@ def _end_labels(
             clip_on=False,
         )
         gap = 0.01 if align == "left" else -0.01
-        ax.text(at + gap, place, text, color=colour, transform=ax.transAxes, va="center", ha=align)
+        ax.text(at + gap, place, text, color=_legible(colour), transform=ax.transAxes, va="center", ha=align)
 
 
 def _percent_axis(axis: Axis, ticks: int = 6) -> None:
     """Label an axis of fractions in per cent, at round values."""
     axis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g} %"))
+
+
+def _signed_axis(axis: Axis, times: float = 1) -> None:
+    """Label an axis with signed numbers, `times` its values, at round values."""
+    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: _signed(times * v, 6).rstrip("0").rstrip(".")))
 
 
 def _accuracy_limits(
@@ -280,6 +367,51 @@ def _accuracy_limits(
     low, high = min(values), max(values)
     room = max((high - low) * margin, (least - (high - low)) / 2, 0.002)
     return max(low - room, -0.02), min(high + room, 1 + room / 2)
+
+
+def _interval(
+    ax: Axes, y: float, bounds: Sequence[float] | np.ndarray, colour: str, *, filled: bool = True, **marker: Any
+) -> None:
+    """Draw a value and its interval, `(value, low, high)`, as a dot on a line at height `y`."""
+    value, low, high = bounds
+    ax.hlines(y, low, high, color=colour, lw=3, alpha=0.55)
+    look: dict[str, Any] = {"marker": "o", "ms": 8, "mew": 1.6, "mfc": colour if filled else "white"} | marker
+    ax.plot([value], [y], ls="none", color=colour, **look)
+
+
+def _column(
+    ax: Axes, inches: float, header: str, texts: Sequence[str], bold: Sequence[bool] | None = None
+) -> None:
+    """Write a column right of `ax`, a text for each row y = 0, 1, …, that ends `inches` from its edge.
+
+    What is not bold is grey.
+    """
+    place: Any = {"textcoords": "offset points", "ha": "right"}
+    ax.annotate(
+        header, (1, 1), (72 * inches, 6), xycoords="axes fraction", va="baseline", color=_GREY, size=9.5, **place
+    )
+    for y, (text, strong) in enumerate(zip(texts, bold or [True] * len(texts), strict=True)):
+        look: Any = {"weight": "bold"} if strong else {"color": _GREY}
+        side = ax.get_yaxis_transform()
+        ax.annotate(text, (1, y), (72 * inches, 0), xycoords=side, va="center_baseline", **look, **place)
+
+
+def _difference_rows(ax: Axes, names: Sequence[str], bounds: np.ndarray, real: Sequence[bool]) -> None:
+    """Draw differences `[R,3]` of fractions as dots on a scale of points with a line at zero.
+
+    What is real is filled, blue above zero and orange below; the rest is hollow and grey.
+    """
+    low, high = min(bounds.min(), 0.0), max(bounds.max(), 0.0)
+    room = max(0.05 * (high - low), 0.001)
+    ax.set_xlim(low - room, high + room)
+    ax.axvline(0, color=_INK, lw=1.2, zorder=1)
+    for y, (row, filled) in enumerate(zip(bounds, real, strict=True)):
+        colour = _GREY if not filled else _BETTER if row[0] > 0 else _WORSE
+        _interval(ax, y, row, colour, filled=filled, ms=5.5)  # small: an interval must show on both sides of it
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.45, -0.55)
+    ax.grid(axis="y", visible=False)
+    _signed_axis(ax.xaxis, 100)
 
 
 # --- Images ------------------------------------------------------------------------------------------------
@@ -513,18 +645,25 @@ def curves(history: pd.DataFrame, documented: DocumentedCurves | None = None, ti
 
 @_styled
 def ablation(
-    cells: Mapping[tuple[bool, bool], tuple[float, float, float]], extra: tuple[str, float] | None = None
+    cells: Mapping[tuple[bool, bool], tuple[float, float, float]],
+    extra: tuple[str, float] | None = None,
+    effects: FactorialEffects | None = None,
 ) -> Figure:
     """Draw a two-by-two ablation as an interaction plot: the effects add up where the lines are parallel.
+
+    Beneath stand the main effects and their interaction, if given; hollow is one whose interval contains zero.
 
     Args:
         cells: `(augment, finetune)` and its `(accuracy, low, high)`, fractions; cells may be missing.
         extra: A name and an accuracy to set beside the cell that is frozen and not augmented.
+        effects: Of augmentation (first) and of fine-tuning (second), with their interaction.
     """
     if not cells or not set(cells) <= {(a, f) for a in (False, True) for f in (False, True)}:
         raise ValueError(f"cells must have keys (augment, finetune), both true or false, and have {list(cells)}")
-    figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
-    ax = figure.subplots()
+    heights = [3.4] if effects is None else [3.4, 1.95]
+    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    ax = parts[0].subplots()
     values = [v for cell in cells.values() for v in cell] + ([extra[1]] if extra else [])
     ax.set_ylim(_accuracy_limits(values))
     ax.set_xlim(-0.5, 1.5)  # a quarter of the width on each side is for labels
@@ -556,8 +695,27 @@ def ablation(
     ax.grid(axis="x", visible=False)
     ax.set_ylabel("test accuracy, 95 % interval")
     _percent_axis(ax.yaxis)
-    figure.set_label(f"Test accuracy with and without augmentation and fine-tuning: {'; '.join(said)}.")
+    alt = f"Test accuracy with and without augmentation and fine-tuning: {'; '.join(said)}."
+    if effects is not None:
+        alt += " " + _effects(parts[1].subplots(), effects)
+    figure.set_label(alt)
     return figure
+
+
+def _effects(ax: Axes, effects: FactorialEffects) -> str:
+    """Draw the effects of a two-by-two design and return what they are."""
+    names = ("augmentation", "fine-tuning", "interaction")
+    three = (effects.first, effects.second, effects.interaction)
+    bounds = np.array([_bounds(each, f"the effect {name}") for name, each in zip(names, three, strict=True)])
+    real = [bool(low > 0 or high < 0) for _, low, high in bounds]
+    _difference_rows(ax, names, bounds, real)
+    ax.set_title("Main effects and interaction")
+    ax.set_xlabel("points of accuracy, 95 % interval; hollow: contains 0")
+    spans = [f"{_points(low)} to {_points(high)}" for _, low, high in bounds]
+    _column(ax, 0.66, "points", [_points(value) for value in bounds[:, 0]], real)
+    _column(ax, 2.0, "95 % interval", spans, [False] * 3)
+    said = [f"{name} {_points(row[0])} ({span})" for name, row, span in zip(names, bounds, spans, strict=True)]
+    return f"Main effects and interaction in points, with 95 % interval: {'; '.join(said)}."
 
 
 # --- Classes -----------------------------------------------------------------------------------------------
@@ -763,13 +921,19 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
         rows: Each with name, accuracy, low, high (fractions; the 95 % interval) and, where there is one,
             documented, drawn as a hollow diamond.
     """
+    figure = Figure(figsize=(_WIDTH, 0.52 * len(rows) + 1.0), layout="constrained")
+    figure.set_label(_accuracy_rows(figure.subplots(), rows))
+    return figure
+
+
+def _accuracy_rows(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the rows of `accuracies` and return what they say."""
     if not rows:
         raise ValueError("rows is empty: give at least one model")
     for row in rows:
         if not {"name", "accuracy", "low", "high"} <= set(row):
             raise ValueError(f"a row needs name, accuracy, low and high, and has {', '.join(row)}")
-    figure = Figure(figsize=(_WIDTH, 0.52 * len(rows) + 1.0), layout="constrained")
-    ax = figure.subplots()
+        _bounds([row["accuracy"], row["low"], row["high"]], f"accuracy, low and high of {row['name']!r}")
     values = [row[k] for row in rows for k in ("accuracy", "low", "high")]
     values += [row["documented"] for row in rows if row.get("documented") is not None]
     ax.set_xlim(_accuracy_limits(values))
@@ -778,11 +942,10 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
         theirs, colour = row.get("documented"), _colour(row["name"])
         if theirs is not None:
             ax.plot([theirs], [y], ls="none", marker="D", ms=12, mfc="none", mec=_GREY, mew=1.3, zorder=4)
-        ax.hlines(y, row["low"], row["high"], color=colour, lw=3, alpha=0.55)
-        ax.plot([row["accuracy"]], [y], ls="none", marker="o", ms=8, color=colour)
+        _interval(ax, y, (row["accuracy"], row["low"], row["high"]), colour, ms=6)
         side = ax.get_yaxis_transform()
         if theirs is None:
-            ax.text(1.03, y, _percent(row["accuracy"], 2), transform=side, va="center", weight="bold")
+            ax.text(1.03, y, _percent(row["accuracy"], 2), transform=side, va="center_baseline", weight="bold")
         else:
             ax.text(1.03, y - 0.02, _percent(row["accuracy"], 2), transform=side, va="bottom", weight="bold")
             ax.text(1.03, y + 0.05, f"doc. {_percent(theirs, 2)}", transform=side, va="top", color=_GREY, size=9)
@@ -800,8 +963,73 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
     _percent_axis(ax.xaxis)
     hollow = "; hollow: documented" if len(values) > 3 * len(rows) else ""
     ax.set_xlabel(f"test accuracy, 95 % interval{hollow}")
-    figure.set_label(("Test accuracy with 95 % interval: " + "; ".join(said)).replace("\n", " ") + ".")
+    return ("Test accuracy with 95 % interval: " + "; ".join(said)).replace("\n", " ") + "."
+
+
+@_styled
+def forest(rows: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw which differences between models are real: accuracies above, their paired differences below.
+
+    A difference is filled where its p-value, of the exact McNemar test with Holm's correction over all pairs, is
+    below 0.05, and hollow where it is not. Beside it stand its points, the images gained and that p-value.
+
+    Args:
+        rows: As `accuracies` takes them.
+        comparisons: Each a row of `evaluation.compare`: model, over (names), difference, low, high (fractions;
+            the 95 % interval), images (net gain) and p_holm. May be empty where there is one model.
+    """
+    needed = ("model", "over", "difference", "low", "high", "images", "p_holm")
+    for row in comparisons:
+        if not set(needed) <= set(row):
+            raise ValueError(f"a comparison needs {_listed(needed)}, and has {', '.join(map(str, row))}")
+    names = []
+    for row in comparisons:
+        model, over = _short(str(row["model"]), 24), _short(str(row["over"]), 24)
+        flat = f"{model} \N{MINUS SIGN} {over}"
+        names.append(flat if _text_width(flat, 10) < 1.9 else f"{model}\n\N{MINUS SIGN} {over}")
+    height = 0.42 if any("\n" in name for name in names) else 0.34
+    heights = [0.52 * len(rows)] + ([height * len(names)] if names else [])
+    apart = ConstrainedLayoutEngine(h_pad=0.09)
+    figure = Figure(figsize=(_WIDTH, sum(heights) + 1.2 * len(heights)), layout=apart)
+    axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    alt = _accuracy_rows(axes[0], rows)
+    axes[0].set_title("Accuracy")
+    _percent_axis(axes[0].xaxis, 4)
+    if names:
+        alt += " " + _comparison_rows(axes[1], names, comparisons)
+    figure.set_label(alt)
     return figure
+
+
+def _comparison_rows(ax: Axes, names: Sequence[str], comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the paired differences of `forest` and return what they are."""
+    keys = ("difference", "low", "high", "p_holm")
+    numbers = np.array(
+        [
+            _finite([row[key] for key in keys], f"the numbers of {row['model']} over {row['over']}", (4,), "four")
+            for row in comparisons
+        ]
+    )
+    real = (numbers[:, 3] < 0.05).tolist()
+    _difference_rows(ax, names, numbers[:, :3], real)
+    ax.set_title("Paired differences")
+    ax.set_xlabel("difference in points, 95 % interval\nfilled: Holm-adjusted p < 0.05; hollow: not")
+    points = [_points(row[0]) for row in numbers]
+    images = [_signed(int(row["images"])) for row in comparisons]
+    p_values = [_p_value(row[3]) for row in numbers]
+    _column(ax, 0.68, "points", points, real)
+    _column(ax, 1.32, "images", images, real)
+    _column(ax, 2.02, "p (Holm)", p_values, real)
+    said = [
+        f"{row['model']} less {row['over']} {points[i]} ({_points(numbers[i, 1])} to {_points(numbers[i, 2])}), "
+        f"{images[i]} images, p {p_values[i] if p_values[i].startswith('<') else '= ' + p_values[i]}"
+        for i, row in enumerate(comparisons)
+    ]
+    text = (
+        f"{sum(real)} of {len(real)} paired differences have a p-value below 0.05 (McNemar's test, Holm's "
+        f"correction). In points, with 95 % interval: {'; '.join(said)}."
+    )
+    return text.replace("\n", " ")
 
 
 @_styled
@@ -820,7 +1048,7 @@ def reliability(bins: Mapping[str, ReliabilityBins]) -> Figure:
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
     top.plot([0, 1], [0, 1], color=_GREY, lw=1.2, ls="--")
     said = []
-    for i, (name, each) in enumerate(bins.items()):
+    for i, ((name, each), colour) in enumerate(zip(bins.items(), _colours(bins), strict=True)):
         counts = _array(each.counts, f"counts of {name!r}", (None,), "[B]")
         wanted = (len(counts),), f"[B] with B = {len(counts)} as counts"
         confidence = _array(each.confidence, f"confidence of {name!r}", *wanted)[counts > 0]
@@ -828,7 +1056,7 @@ def reliability(bins: Mapping[str, ReliabilityBins]) -> Figure:
         if not counts.any():
             raise ValueError(f"the bins of {name!r} hold no images")
         error = float(np.average(np.abs(right - confidence), weights=counts[counts > 0]))
-        colour, label = _colour(name, _CYCLE[i % len(_CYCLE)]), f"{name}, ECE {_percent(error)}"
+        label = f"{name}, ECE {_percent(error)}"
         top.plot(confidence, right, color=colour, marker="os^Dv<"[i % 6], label=label)
         edges = np.linspace(0, 1, len(counts) + 1)
         below.stairs(counts, edges, color=colour, lw=1.6, fill=len(bins) == 1)
@@ -840,6 +1068,90 @@ def reliability(bins: Mapping[str, ReliabilityBins]) -> Figure:
     _percent_axis(top.yaxis)
     _percent_axis(below.xaxis)
     figure.set_label(f"Accuracy against confidence; on the diagonal the two agree. {'; '.join(said)}.")
+    return figure
+
+
+@_styled
+def risk_coverage(curves: Mapping[str, RiskCoverageCurve]) -> Figure:
+    """Draw the error rate among the images a model is most confident of, against their share of all.
+
+    A model that knows when it is wrong has a curve that stays low and rises late. AURC is the area beneath
+    (Geifman and El-Yaniv 2017). The axis ends at the highest risk beyond a coverage of 10 %: among fewer images
+    a single error makes a spike.
+
+    Args:
+        curves: A model's name and its curve.
+    """
+    if not curves:
+        raise ValueError("curves is empty: give at least one model's")
+    figure = Figure(figsize=(_WIDTH, max(3.4, 0.42 * len(curves) + 1.0)), layout="constrained")
+    ax = figure.subplots()
+    highest, ends, said = 0.0, [], []
+    for (name, curve), colour in zip(curves.items(), _colours(curves), strict=True):
+        coverage = _finite(curve.coverage, f"coverage of {name!r}", (None,), "[K]")
+        wanted = (len(coverage),), f"[K] with K = {len(coverage)} as coverage"
+        risk = _finite(curve.risk, f"risk of {name!r}", *wanted)
+        if len(coverage) == 0:
+            raise ValueError(f"the curve of {name!r} has no points")
+        ax.plot(coverage, risk, color=colour, lw=1.8, marker="o" if len(coverage) == 1 else None)
+        highest = max(highest, risk[coverage >= min(0.1, coverage[-1])].max())
+        ends.append((coverage[-1], risk[-1], f"{_short(name, 24)}\nAURC {curve.area:.4f}", colour))
+        said.append(f"{name} {_percent(risk[-1])} of all images, AURC {curve.area:.4f}")
+    ax.set(xlim=(0, 1), ylim=(-0.02 * max(highest, 0.01), 1.05 * max(highest, 0.01)))
+    ax.set(xlabel="coverage: the most confident share of the images", ylabel="risk: error rate among them")
+    _percent_axis(ax.xaxis)
+    _percent_axis(ax.yaxis)
+    _end_labels(ax, ends)
+    figure.set_label(f"Error rate against coverage, the most confident images first: {'; '.join(said)}.")
+    return figure
+
+
+@_styled
+def vote_weights(weights: Any, val_nll: Any, chosen: float, equal: float = 0.5) -> Figure:
+    """Draw how the validation NLL of two members' soft vote depends on their weights.
+
+    Args:
+        weights: `[W]` weights of the first member, rising, from 0 to 1; the second has the rest.
+        val_nll: `[W]` mean NLL of the vote on the validation images.
+        chosen: The weight that was fitted there.
+        equal: The weight to compare it with.
+    """
+    x = _finite(weights, "weights", (None,), "[W]")
+    y = _finite(val_nll, "val_nll", (len(x),), f"[W] with W = {len(x)} as weights")
+    if len(x) < 2 or (np.diff(x) <= 0).any() or x[0] < 0 or x[-1] > 1:
+        raise ValueError(f"weights must be at least two, rise, and be from 0 to 1: {x.tolist()}")
+    for name, weight in (("chosen", chosen), ("equal", equal)):
+        if not x[0] <= weight <= x[-1]:
+            raise ValueError(f"{name} must lie among the weights, {x[0]:g} to {x[-1]:g}, and is {weight}")
+    figure = Figure(figsize=(_WIDTH, 3.3), layout="constrained")
+    ax = figure.subplots()
+    ax.plot(x, y, color=COLOURS["val"], marker="o" if len(x) <= 25 else None)
+    room = max(0.06 * (x[-1] - x[0]), 0.01)
+    ax.set_xlim(x[0] - room, x[-1] + room)
+    pad = max(0.08 * (y.max() - y.min()), 5e-4)
+    ax.set_ylim(y.min() - pad, y.max() + pad)
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    marks = {"chosen": (chosen, _RIGHT), "equal": (equal, _GREY)}
+    heights = [float(np.interp(weight, x, y)) for weight, _ in marks.values()]
+    labels = [
+        f"{name} {weight:.2f}\nNLL {height:.4f}"
+        for (name, (weight, _)), height in zip(marks.items(), heights, strict=True)
+    ]
+    across = [(weight - x[0] + room) / (x[-1] - x[0] + 2 * room) for weight, _ in marks.values()]
+    wide = _WIDTH - 1.0  # inches of `ax`, about
+    places = _spread(across, [(_text_width(label, 10, "bold") + 0.2) / wide for label in labels], 0, 1)
+    for i, (weight, colour) in enumerate(marks.values()):
+        ax.axvline(weight, color=colour, lw=1.4, ls="--", zorder=1)
+        ax.plot([across[i], places[i]], [1, 1.05], color=colour, lw=1.4, transform=ax.transAxes, clip_on=False)
+        ax.plot([weight], [heights[i]], marker="D", ms=8, color=colour, mec="white", zorder=4)
+        look: Any = {"color": _legible(colour), "weight": "bold", "ha": "center", "va": "bottom"}
+        ax.text(places[i], 1.06, labels[i], transform=ax.transAxes, **look)
+    ax.set(xlabel="weight of the first member (0: the second alone, 1: the first alone)", ylabel="validation NLL")
+    figure.set_label(
+        f"Validation NLL of the soft vote against the first member's weight: {y[0]:.4f} at {x[0]:g}, {y[-1]:.4f} "
+        f"at {x[-1]:g}. The chosen weight is {chosen:.2f} with {heights[0]:.4f}; equal weights ({equal:g}) have "
+        f"{heights[1]:.4f}."
+    )
     return figure
 
 
@@ -939,5 +1251,166 @@ def who_corrects(both_right: int, only_a: int, only_b: int, both_wrong: int, nam
         f"Of {total} images both models classify {both_right} ({_percent(both_right / total)}) correctly, "
         f"only {names[0]} {only_a} ({_percent(only_a / total)}), only {names[1]} {only_b} "
         f"({_percent(only_b / total)}), and neither {both_wrong} ({_percent(both_wrong / total)})."
+    )
+    return figure
+
+
+# --- Within the test set -----------------------------------------------------------------------------------
+
+
+@_styled
+def robustness(arms: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
+    """Draw accuracies on shifted test images: a row for each shift, a colour for each arm.
+
+    Dotted lines stand at the arms' accuracies on the images as they are: what lies left of its line is lost.
+
+    Args:
+        arms: An arm's name and, by shift's name, `(accuracy, low, high)`, fractions. All arms have the same
+            shifts in the same order, the first of them "none".
+    """
+    shifts = list(next(iter(arms.values()))) if arms else []
+    if not shifts or shifts[0] != "none" or any(list(arm) != shifts for arm in arms.values()):
+        raise ValueError(
+            "arms must all have the same shifts, the first of them 'none', and have "
+            f"{ {name: list(arm) for name, arm in arms.items()} }"
+        )
+    bounds = {
+        (name, shift): _bounds(value, f"{shift!r} of {name!r}")
+        for name, arm in arms.items()
+        for shift, value in arm.items()
+    }
+    height = max(0.42, 0.15 * len(arms) + 0.12)
+    labels = [_short(name, 36) for name in arms]
+    columns = max(1, min(len(arms), int(_WIDTH / (max(_text_width(label, 10) for label in labels) + 0.55))))
+    figure = Figure(
+        figsize=(_WIDTH, height * len(shifts) + 1.0 + 0.24 * -(-len(arms) // columns)), layout="constrained"
+    )
+    ax = figure.subplots()
+    ax.set_xlim(_accuracy_limits(np.concatenate(list(bounds.values()))))
+    step = 0.15 / height
+    for i, (name, colour) in enumerate(zip(arms, _colours(arms), strict=True)):
+        ax.axvline(bounds[name, "none"][0], color=colour, lw=1.2, ls=":", zorder=1)
+        for row, shift in enumerate(shifts):
+            y = row + (i - (len(arms) - 1) / 2) * step
+            _interval(ax, y, bounds[name, shift], colour, marker="os^Dv<"[i % 6], ms=6.5)
+    for row in range(1, len(shifts)):
+        ax.axhline(row - 0.5, color="#E6E6E6", lw=0.8, zorder=0)
+    ax.set_yticks(range(len(shifts)), [_short(shift) for shift in shifts])
+    ax.set_ylim(len(shifts) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    _percent_axis(ax.xaxis)
+    ax.set_xlabel("accuracy on shifted test images, 95 % interval\ndotted: without shift")
+    handles = [line for line in ax.lines if line.get_linestyle() == "None"][:: len(shifts)]
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, handletextpad=0.3)
+    said = [
+        f"{name}: " + ", ".join(f"{shift} {_percent(bounds[name, shift][0])}" for shift in shifts) for name in arms
+    ]
+    figure.set_label(f"Test accuracy under shifts of the test images. {'; '.join(said)}.")
+    return figure
+
+
+@_styled
+def by_attribute(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw accuracy by what the images show: a panel for each attribute, a row for each group of images.
+
+    Args:
+        tables: An attribute's name and its groups, as `evaluation.by_attribute` returns them: columns
+            value_low, value_high, images, accuracy, low and high (fractions; the 95 % interval). The accuracy of
+            a group without images is NaN and is not drawn.
+    """
+    if not tables:
+        raise ValueError("tables is empty: give at least one attribute's")
+    needed = ["value_low", "value_high", "images", "accuracy", "low", "high"]
+    for name, table in tables.items():
+        _columns(table, f"the table of {name!r}", needed)
+    bounds = {name: table[["accuracy", "low", "high"]].to_numpy(dtype=float) for name, table in tables.items()}
+    every = np.concatenate(list(bounds.values()))
+    every = every[np.isfinite(every)]
+    if len(every) == 0:
+        raise ValueError(f"no group of {_listed(list(tables))} has an accuracy: all are NaN")
+    counts = [len(table) for table in tables.values()]
+    figure = Figure(figsize=(_WIDTH, 0.34 * sum(counts) + 0.42 * len(tables) + 0.6), layout="constrained")
+    panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
+    said = []
+    for ax, (name, table) in zip(panels, tables.items(), strict=True):
+        for y, row in enumerate(bounds[name]):
+            if np.isfinite(row).all():
+                _interval(ax, y, row, COLOURS["test"])
+        ranges = [
+            f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+            for low, high in zip(table["value_low"], table["value_high"], strict=True)
+        ]
+        values = [_percent(row[0]) if np.isfinite(row[0]) else "\N{EM DASH}" for row in bounds[name]]
+        _column(ax, 0.75, "accuracy", values)
+        _column(ax, 1.35, "images", [f"{int(n):,}" for n in table["images"]], [False] * len(table))
+        ax.set_title(_short(name, 40))
+        ax.set_yticks(range(len(table)), ranges)
+        ax.set_ylim(len(table) - 0.45, -0.55)
+        ax.grid(axis="y", visible=False)
+        said.append(f"{name}: " + ", ".join(f"{a} at {b}" for a, b in zip(values, ranges, strict=True)))
+    ax.set_xlim(_accuracy_limits(every))
+    _percent_axis(ax.xaxis)
+    ax.set_xlabel("test accuracy, 95 % interval")
+    figure.set_label(f"Test accuracy by attributes of the images. {'; '.join(said)}.")
+    return figure
+
+
+@_styled
+def gates(means: Any, classes: Sequence[str], k: int = 24) -> Figure:
+    """Draw how a squeeze-excite block's gates differ between classes, in the channels where they differ most.
+
+    Colour is a class's mean gate less the channel's mean over the classes: blue lets more of the channel through,
+    orange less. Channels are sorted by the class that opens them widest. Random gates differ a little too: the
+    scale says how much is shown.
+
+    Args:
+        means: `[C,K]`, mean gate of each class's images in each of K channels. The row of a class without images
+            is NaN, and is left grey.
+        classes: C names.
+        k: Channels shown: those whose means vary most over the classes.
+    """
+    means = _array(means, "means", (len(classes), None), f"[C,K] with C = {len(classes)} as classes").astype(float)
+    there = np.isfinite(means).all(axis=1)
+    if there.sum() < 2 or means.shape[1] == 0:
+        raise ValueError(f"means must hold two classes with gates at least, and hold {there.sum()}: {means.shape}")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, and is {k}")
+    channels = np.argsort(-means[there].var(axis=0), kind="stable")[:k]
+    shift = means - means[there].mean(axis=0)
+    open_to = np.where(there[:, None], shift, -np.inf)
+    channels = channels[np.lexsort((-open_to.max(axis=0)[channels], open_to.argmax(axis=0)[channels]))]
+    shown = shift[:, channels]
+    limit = float(np.abs(shown[there]).max()) or 1.0
+    names = [_short(name) for name in classes]
+    height = float(np.clip(3.0 / len(names), 0.19, 0.3)) * len(names)
+    figure = Figure(figsize=(_WIDTH, height + 1.6), layout="constrained")
+    bar, ax = figure.subplots(2, 1, height_ratios=(0.13, height))
+    cell = (_WIDTH - max(_text_width(name, 10) for name in names) - 0.6) / len(channels)
+    sns.heatmap(
+        shown,
+        ax=ax,
+        cmap=_BETTER_WORSE,
+        vmin=-limit,
+        vmax=limit,
+        cbar_ax=bar,
+        cbar_kws={"orientation": "horizontal"},
+        linewidths=0.4,
+        linecolor="#F2F2F2",
+        xticklabels=[str(channel) for channel in channels] if cell > 0.15 else False,
+        yticklabels=names,
+    )
+    ax.set_facecolor("#D5D5D5")
+    ax.grid(visible=False)  # it would show on what is grey
+    ax.tick_params(axis="x", rotation=0 if cell > 0.45 else 90)
+    ax.tick_params(axis="y", rotation=0)
+    ax.set(xlabel=f"channel: the {len(channels)} of {means.shape[1]:,} that differ most between classes")
+    bar.set_title("gate, less the channel's mean over the classes", weight="normal", size=10)
+    _signed_axis(bar.xaxis)
+    row, column = divmod(int(np.nanargmax(np.abs(shown))), len(channels))
+    figure.set_label(
+        f"Mean gates of {int(there.sum())} classes in the {len(channels)} of {means.shape[1]} channels that "
+        f"differ most between them. All gates are from {np.nanmin(means):.3f} to {np.nanmax(means):.3f}. Furthest "
+        f"from its channel's mean is channel {channels[column]} for {classes[row]}: "
+        f"{means[row, channels[column]]:.3f}, {_signed(shown[row, column], 3)}."
     )
     return figure

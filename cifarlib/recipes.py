@@ -72,7 +72,9 @@ class Recipe:
         assumed=True,  # "pretrained on ImageNet": which of torchvision's two sets is not said
     )
     trainable: str = _one_of("head", ("head", "layer4", "all"))
-    batchnorm: str = _one_of("source", ("source", "target"), assumed=True)
+    # Of the frozen trunk: the weights' own statistics, those of the training images, or (what freezing the
+    # parameters alone leaves) those of each training batch, with running averages that drift along.
+    batchnorm: str = _one_of("source", ("source", "target", "train"), assumed=True)
     dilation: bool = _boolean(False, assumed=True)
     se_ratio: int = _integer(16, 1, assumed=True)
     se_init: str = _one_of("identity", ("identity", "paper"), assumed=True)
@@ -156,6 +158,9 @@ LEVEL3 = replace(LEVEL2, name="level3", model="se_resnet50", epochs=12)
 EFFICIENTNET = replace(LEVEL2, name="efficientnet", model="efficientnet_b0", trainable="all")
 CONVNEXT = replace(EFFICIENTNET, name="convnext", model="convnext_tiny", learning_rate=1e-4)
 
+# Level 1 as a script has it that freezes the parameters and forgets BatchNorm.
+LEVEL1_ARMS: dict[str, dict[str, Any]] = {"level1_batchnorm": {"batchnorm": "train"}}
+
 # The four arms of level 2's ablation differ from level 2 in the two factors and in nothing else.
 ARMS: dict[str, dict[str, Any]] = {
     "level2_noaug_frozen": {"augment": False, "trainable": "head"},
@@ -196,9 +201,11 @@ def documented_recipe(name: str) -> Recipe:
     for recipe in _BASE:
         if recipe.name == name:
             return recipe
-    if name not in ARMS:
-        raise ValueError(f"unknown recipe {name!r}{nearest(name, [*(r.name for r in _BASE), *ARMS])}")
-    return replace(LEVEL2, name=name, **ARMS[name])
+    for base, arms in ((LEVEL1, LEVEL1_ARMS), (LEVEL2, ARMS)):
+        if name in arms:
+            return replace(base, name=name, **arms[name])
+    known = [*(r.name for r in _BASE), *LEVEL1_ARMS, *ARMS]
+    raise ValueError(f"unknown recipe {name!r}{nearest(name, known)}")
 
 
 def origin(recipe: Recipe, name: str) -> str:
@@ -226,7 +233,7 @@ class Profile:
     `train_size`, `val_size` and `test_size` are upper limits, None for all. `pretrain_size` is the number of
     built-in images that the demo's stand-in for ImageNet weights is trained on. `store_size` is the side at which
     images are held in memory, in pixels: None keeps CIFAR-10's 32, or takes the recipes' image size for a
-    folder of larger photographs.
+    folder of larger photographs. `seeds` is how many training seeds every level is trained under.
     """
 
     name: str = _one_of("full", ("full", "demo"))
@@ -236,6 +243,7 @@ class Profile:
     store_size: int | None = _checked(None, "an integer of at least 8, or null", lambda v: _limit(v, 8))
     pretrain_size: int = _integer(10_000, 2)
     split_seed: int = _integer(0, 0)
+    seeds: int = _integer(1, 1)
     overrides: Mapping[str, Any] = field(
         default_factory=dict, metadata={"what": "a mapping", "check": lambda v: isinstance(v, Mapping)}
     )
@@ -286,7 +294,7 @@ DEMO = Profile(
     },
 )
 PROFILES = {"full": FULL, "demo": DEMO}
-_PROFILE_FIELDS = ("train_size", "val_size", "test_size", "store_size", "pretrain_size", "split_seed")
+_PROFILE_FIELDS = ("train_size", "val_size", "test_size", "store_size", "pretrain_size", "split_seed", "seeds")
 
 
 def resolve(
@@ -296,7 +304,8 @@ def resolve(
 
     An override's key is a recipe field, for every recipe of the study (`epochs`), a recipe's name, a dot and a
     field, for that one alone (`level2.epochs`), or a field of the profile (`train_size`). The narrower key
-    wins, the user's over the profile's. Level 2's arms follow level 2. Pretraining takes narrow keys only.
+    wins, the user's over the profile's. The arms of levels 1 and 2 follow their level. Pretraining takes narrow
+    keys only.
 
     Raises:
         ValueError: an unknown profile, key or a value out of range, named with what would be right.
@@ -305,7 +314,6 @@ def resolve(
         raise ValueError(f"unknown profile {profile!r}: use one of {', '.join(PROFILES)}, or auto")
     overrides = dict(overrides or {})
     bases = {r.name: r for r in _BASE}
-    arms = [name for name in ARMS if name != "level2"]
     recipe_fields = [f.name for f in fields(Recipe) if f.name not in ("name", "seed")]
     known = [*recipe_fields, *_PROFILE_FIELDS]
     for key in overrides:
@@ -327,6 +335,6 @@ def resolve(
                 broad.pop("dilation", None)  # a broad one means the ResNets
             values |= broad | {k.partition(".")[2]: v for k, v in source.items() if k.startswith(f"{name}.")}
         recipes[name] = replace(base, **values)
-    for arm in arms:
-        recipes[arm] = replace(recipes["level2"], name=arm, **ARMS[arm])
+    for level, arms in (("level1", LEVEL1_ARMS), ("level2", ARMS)):
+        recipes |= {arm: replace(recipes[level], name=arm, **changes) for arm, changes in arms.items()}
     return chosen, recipes

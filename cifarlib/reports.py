@@ -486,10 +486,12 @@ def collect(study: Study) -> dict[str, Any]:
     environment = {"cifarlib": _version("cifarlib")} | runs.environment(study.device)
     environment |= {name: _version(name) for name in ("papermill", "nbconvert")}
     try:
-        levels, notice, split = study.results(), study.notice(), study.split
+        levels, comparisons = study.results(), study.comparisons()
+        notice, split = study.notice(), study.split
     except (OSError, RuntimeError, ValueError) as error:
         notice = f"**The results could not be read.** {type(error).__name__}: {error}"
-        return {"data": None, "environment": environment, "notice": notice, "comparable": False, "levels": {}}
+        nothing: dict[str, Any] = {"data": None, "comparable": False, "levels": {}, "comparisons": []}
+        return nothing | {"environment": environment, "notice": notice}
     data = {
         "source": split.train.source,
         "fingerprint": split.fingerprint,
@@ -505,7 +507,17 @@ def collect(study: Study) -> dict[str, Any]:
         "notice": notice,
         "comparable": comparable,
         "levels": levels,
+        "comparisons": comparisons,
     }
+
+
+def _claims(executed: Path) -> list[dict[str, str]]:
+    """Return the rows of the claims table that an executed notebook shows; none where it did not come so far."""
+    from cifarlib.tables import CLAIMS_MIME
+
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return [row for output in outputs for row in output.get("data", {}).get(CLAIMS_MIME, [])]
 
 
 def _version(name: str) -> str:
@@ -546,6 +558,9 @@ def _publish(request: Plan, pages: Mapping[str, Page]) -> None:
     """Write results.json, every page and the index, as they stand after the latest level."""
     found = _scrubber(request)(_strict(collect(request.study)))
     earlier = (_read_results(request.out) or {}).get("pages", {})
+    for level, page in pages.items():
+        if level in found["levels"]:
+            found["levels"][level]["claims"] = _claims(request.out / page.notebook)
     results = {
         "profile": request.study.profile.name,
         "seed": request.study.seed,
@@ -566,6 +581,7 @@ def _publish(request: Plan, pages: Mapping[str, Page]) -> None:
             for level in sorted(pages)
         },
         "levels": found["levels"],
+        "comparisons": found["comparisons"],
     }
     write_pages(request.out, results)
     # What an earlier study left of the levels that this one has not reached would be nobody's.
@@ -836,7 +852,8 @@ def _index(results: Mapping[str, Any]) -> dict[str, Any]:
         "comparable": comparable,
         "images": images,
         "rows": rows,
-        "figure": _figure(drawn) if drawn else None,
+        "figure": _figure(drawn, results["comparisons"]) if drawn else None,
+        "claims": _verdicts(results),
         "costs": _costs(levels),
         "facts": _facts(results),
     }
@@ -859,10 +876,25 @@ def _costs(levels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     return {"columns": [title for _, title, _ in shown], "rows": rows}
 
 
-def _figure(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _verdicts(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how many claims of each level hold, do not, and could not be measured."""
+    from cifarlib.claims import VERDICTS
+
+    rows = []
+    for level in LEVELS:
+        found = [row["verdict"] for row in results["levels"].get(level, {}).get("claims", [])]
+        if found:
+            href = results["pages"][level]["page"] if level in results["pages"] else None
+            counts = [str(found.count(verdict)) for verdict in VERDICTS]
+            rows.append({"label": _label(level), "href": href, "cells": [*counts, str(len(found))]})
+    return {"columns": [*VERDICTS, "claims in all"], "rows": rows} if rows else None
+
+
+def _figure(rows: list[dict[str, Any]], comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     from cifarlib import plotting
 
-    figure = plotting.accuracies(rows)
+    named = [{**row, **{key: _label(row[key]) for key in ("model", "over")}} for row in comparisons]
+    figure = plotting.forest(rows, named) if named else plotting.accuracies(rows)
     png = base64.b64encode(plotting.png(figure)).decode()
     return {"png": png, "alt": str(figure.get_label()), "width": round(figure.get_figwidth() * 100)}
 

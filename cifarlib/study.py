@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cifarlib import claims, data, documented, evaluation, models, recipes, training
+from cifarlib import claims, data, documented, evaluation, models, progress, recipes, robustness, training
 from cifarlib import runs as runs_module
 from cifarlib.recipes import Recipe
 from cifarlib.runs import Run, RunError, RunFolder
@@ -52,7 +52,7 @@ class Study:
             )
         self.profile, self.recipes = recipes.resolve(chosen, seed=seed, overrides=overrides)
         self.seed, self.run_root, self.data_root = seed, Path(run_root), Path(data_root)
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[tuple[str, int], Run] = {}
         self._stand_ins: dict[str, Run] = {}
         if profile == "auto":
             found = "a CUDA device" if chosen == "full" else "no CUDA device"
@@ -87,24 +87,34 @@ class Study:
             raise ValueError(f"unknown run {name!r}: known are {known}")
         return self.recipes[name]
 
-    def run(self, name: str) -> Run:
+    @property
+    def seeds(self) -> range:
+        """The training seeds of every level: the study's own, and with the override `seeds` those after it."""
+        return range(self.seed, self.seed + self.profile.seeds)
+
+    def run(self, name: str, *, seed: int | None = None) -> Run:
         """Return the run of a recipe: loaded if it is finished, resumed if it was interrupted, else trained.
 
-        Names: `level1`, `level2`, `level3`, the arms of level 2 in `recipes.ARMS`, and level 4's members
-        `efficientnet` and `convnext` (its other member is `level3`).
+        Names: `level1`, `level2`, `level3`, the arms in `recipes.LEVEL1_ARMS` and `recipes.ARMS`, and level 4's
+        members `efficientnet` and `convnext` (its other member is `level3`). `seed` trains it under another seed
+        than the study's; images, split and pretrained weights stay.
         """
-        run = self._obtain(name, train=True)
+        run = self._obtain(name, seed, train=True)
         assert run is not None  # train=True always ends in a run, or raises
         return run
 
-    def find(self, name: str) -> Run | None:
+    def runs(self, name: str) -> dict[int, Run]:
+        """Return the run of a recipe under each of the study's seeds."""
+        return {seed: self.run(name, seed=seed) for seed in self.seeds}
+
+    def find(self, name: str, *, seed: int | None = None) -> Run | None:
         """Return the run of a recipe if it is finished on disk, else None; never trains.
 
         A run that cannot be had, because its weights do not exist or its folder is damaged, is none: it is said
         why.
         """
         try:
-            return self._obtain(name, train=False)
+            return self._obtain(name, seed, train=False)
         except (ValueError, FileNotFoundError, RunError) as error:
             print(f"{name}: not used. {error}")
             return None
@@ -116,10 +126,13 @@ class Study:
         model.load_torchvision_state(run.weights())
         return model.eval().to(self.device)
 
-    def _obtain(self, name: str, *, train: bool) -> Run | None:
-        if name in self._runs:
-            return self._runs[name]
+    def _obtain(self, name: str, seed: int | None, *, train: bool) -> Run | None:
         recipe = self.recipe(name)
+        if seed is not None:
+            recipe = replace(recipe, seed=seed)
+        key = (name, recipe.seed)
+        if key in self._runs:
+            return self._runs[key]
         weights = recipe.weights
         if weights == "pretrain":
             stand_in = self._pretrained(recipe.model.removeprefix("se_"), train=train)
@@ -128,7 +141,7 @@ class Study:
             weights = str(stand_in.path / "model.safetensors")
         run = self._trained(recipe, weights, self.split.train, self.split.val, self.split.test, train=train)
         if run is not None:
-            self._runs[name] = run
+            self._runs[key] = run
         return run
 
     @cached_property
@@ -217,11 +230,15 @@ class Study:
         """
         names = [name for name in self.recipes if name != "pretrain"]
         found = {name: run for name in names if (run := self.find(name)) is not None}
+        # Another seed of a recipe counts whether `seeds` asked for it or a notebook trained it by itself.
+        others = range(self.seed + 1, self.seed + max(2, self.profile.seeds))
+        repeats = {name: [run for seed in others if (run := self.find(name, seed=seed))] for name in found}
         evidence = claims.Evidence(
             runs=found,
             split_sizes=(len(self.split.train), len(self.split.val), len(self.split.test)),
             documented_setting=self.documented_setting,
             measures=dict(measures or {}) | {"attributes": self._attributes()},
+            repeats={name: runs for name, runs in repeats.items() if runs},
         )
         return claims.table(level, evidence)
 
@@ -265,37 +282,175 @@ class Study:
             words += f" (EfficientNet-B0: {named.get(efficientnet, f'`{Path(efficientnet).name}`')})"
         return words
 
+    def predictions(self, level: str, part: str = "test", *, seed: int | None = None) -> np.ndarray | None:
+        """Return a level's probabilities [N, C] on the test or `val` images if it is on disk; never trains.
+
+        Level 4's are the soft vote of its two members.
+        """
+        names = recipes.LEVELS["level4"] if level == "level4" else (level,)
+        runs = [run for name in names if (run := self.find(name, seed=seed)) is not None]
+        if len(runs) < len(names):
+            return None
+        return evaluation.soft_vote([run.predictions[f"{part}_probs"] for run in runs])
+
     def results(self) -> dict[str, dict[str, Any]]:
         """Collect what is on disk of the four levels, without training: accuracies are fractions.
 
         A level that has not been run is missing. Level 4 is the soft vote of its two members; its seconds are
-        those of both, its memory and its stall ratio the worse of the two.
+        those of both, its memory and its stall ratio the worse of the two. Calibration is given before and after
+        one temperature fitted on the validation images, `seeds` where there are several.
         """
         found: dict[str, dict[str, Any]] = {}
-        for level in ("level1", "level2", "level3"):
-            run = self.find(level)
-            if run is not None:
-                found[level] = {"model": run.recipe.model, **run.metrics}
-        members = [run for run in map(self.find, recipes.LEVELS["level4"]) if run is not None]
-        if len(members) == len(recipes.LEVELS["level4"]):
-            entry: dict[str, Any] = {
-                "model": " + ".join(run.recipe.model for run in members),
-                "members": {run.recipe.name: run.metrics for run in members},
+        for level in documented.LEVELS:
+            probs, val_probs = self.predictions(level), self.predictions(level, "val")
+            if probs is None or val_probs is None:
+                continue
+            runs = [self.run(name) for name in (recipes.LEVELS["level4"] if level == "level4" else (level,))]
+            labels, val_labels = (runs[0].predictions[f"{part}_labels"] for part in ("test", "val"))
+            entry: dict[str, Any] = {"model": " + ".join(run.recipe.model for run in runs)}
+            if level == "level4":
+                entry |= {"members": {run.recipe.name: run.metrics for run in runs}} | _sum_of_costs(runs)
+                for part, p, y in (("val", val_probs, val_labels), ("test", probs, labels)):
+                    entry |= {f"{part}_accuracy": evaluation.accuracy(p, y), f"{part}_nll": evaluation.nll(p, y)}
+            else:
+                entry |= runs[0].metrics
+            correct = round(entry["test_accuracy"] * len(labels))
+            entry["test_interval"] = list(evaluation.wilson_interval(correct, len(labels)))
+            t = evaluation.temperature(evaluation.log_probs(val_probs), val_labels)
+            scaled = evaluation.apply_temperature(probs, t)
+            entry["calibration"] = {"temperature": t} | {
+                name: {"ece": evaluation.ece(p, labels), "nll": evaluation.nll(p, labels)}
+                | {"brier": evaluation.brier(p, labels)}
+                for name, p in (("before", probs), ("after", scaled))
             }
-            for part in ("val", "test"):
-                probs = evaluation.soft_vote([run.predictions[f"{part}_probs"] for run in members])
-                labels = members[0].predictions[f"{part}_labels"]
-                entry[f"{part}_accuracy"] = evaluation.accuracy(probs, labels)
-                entry[f"{part}_nll"] = evaluation.nll(probs, labels)
-            entry["epochs"] = sum(run.metrics["epochs"] for run in members)
-            for key in ("seconds", "parameters", "trainable_parameters"):
-                entry[key] = sum(run.metrics[key] for run in members)
-            entry["peak_memory_bytes"] = max(run.metrics["peak_memory_bytes"] for run in members)
-            stalls = [run.metrics["stall_ratio"] for run in members]
-            entry["stall_ratio"] = None if None in stalls else min(stalls)
-            found["level4"] = entry
-        for entry in found.values():
-            n = len(self.split.test)
-            correct = round(entry["test_accuracy"] * n)
-            entry["test_interval"] = list(evaluation.wilson_interval(correct, n))
+            if len(self.seeds) > 1:
+                entry["seeds"] = self._seed_spread(level, labels)
+            found[level] = entry
         return found
+
+    def _seed_spread(self, level: str, labels: np.ndarray) -> dict[str, Any]:
+        tried = [self.predictions(level, seed=seed) for seed in self.seeds]
+        accuracies = [evaluation.accuracy(probs, labels) for probs in tried if probs is not None]
+        return {"accuracies": accuracies} | evaluation.seed_spread(accuracies, len(labels))._asdict()
+
+    def comparisons(self) -> list[dict[str, Any]]:
+        """Compare every pair of the levels on disk on the same test images; see `evaluation.compare`."""
+        probs = {level: p for level in documented.LEVELS if (p := self.predictions(level)) is not None}
+        if len(probs) < 2:
+            return []
+        return evaluation.compare(probs, self.split.test.labels.cpu().numpy()).to_dict("records")
+
+    def robustness(
+        self,
+        names: Sequence[str],
+        *,
+        kinds: Sequence[str] = robustness.COLOUR,
+        strengths: Sequence[int] = (robustness.DEFAULT_STRENGTH,),
+        images: int = 1000,
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Predict altered test images with trained runs; see `robustness.shifted`.
+
+        Args:
+            names: Runs, as for `run`.
+            kinds: Shifts, of `robustness.STRENGTHS`.
+            strengths: 1 to 3; a shift of another than the medium strength, 2, has it in its name.
+            images: The first so many test images.
+
+        Returns:
+            By run and shift, "none" first: `[M]`, 1 where the image is predicted right and 0 where not, averaged
+            over a shift's directions.
+        """
+        sample = self.split.test.take(range(min(images, len(self.split.test))))
+        shifts: list[tuple[str, str, int]] = [("none", "", 0)]
+        for strength in strengths:
+            words = {1: ", mild", 2: "", 3: ", strong"}.get(strength, "")
+            shifts += [(f"{kind}{words}", kind, strength) for kind in kinds]
+        groups = self._engines_by_trunk(names)
+        found: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
+        for label, kind, strength in progress.bar(shifts, what="altered images", unit="shift"):
+            versions = robustness.shifted(sample.images, kind, strength) if kind else [sample.images]
+            for engines in groups:
+                right: dict[str, list[np.ndarray]] = {name: [] for name in engines}
+                for version in versions:
+                    stored = version.to(self.device)
+                    features = next(iter(engines.values())).cached(stored, label)
+                    for name, engine in engines.items():
+                        predicted = engine.logits(stored, features).argmax(dim=1).cpu()
+                        right[name].append((predicted == sample.labels.cpu()).numpy())
+                for name, each in right.items():
+                    found[name][label] = np.mean(each, axis=0)
+        return found
+
+    def _engines_by_trunk(self, names: Sequence[str]) -> list[dict[str, training.Engine]]:
+        """Return the trained models of runs, those together that have one frozen trunk between them."""
+        groups: list[dict[str, training.Engine]] = []
+        for name in names:
+            engine = training.Engine(self.model(name), self.recipe(name), self.device)
+            for group in groups:
+                if training.same_trunk(engine, next(iter(group.values()))):
+                    group[name] = engine
+                    break
+            else:
+                groups.append({name: engine})
+        return groups
+
+    def evaluate(self, path: str | Path) -> dict[str, Any]:
+        """Test every level that is on disk on another set of images of the same classes; never trains.
+
+        Args:
+            path: A folder of images or CIFAR-10.1's arrays, as `data.load_test` reads them.
+
+        Returns:
+            `name`, `images` (how many), `classes` (images of each), and `levels`: by level `test_accuracy` and
+            `test_interval` on these images, and `own` and `own_interval` on the study's test images.
+
+        Raises:
+            ValueError: the images do not fit the study's classes, or no level has been run.
+        """
+        stored = self.split.test.images.shape[-1]
+        images = data.load_test(path, self.classes, stored)
+        labels, own_labels = (part.labels.cpu().numpy() for part in (images, self.split.test))
+        probs: dict[str, np.ndarray] = {}
+        for name in (*recipes.LEVELS, "efficientnet"):
+            if name != "level4" and self.find(name) is not None:
+                engine = training.Engine(self.model(name), self.recipe(name), self.device)
+                probs[name] = engine.probs(images.images)
+        members = recipes.LEVELS["level4"]
+        if all(name in probs for name in members):
+            probs["level4"] = evaluation.soft_vote([probs[name] for name in members])
+        levels = {}
+        for level in documented.LEVELS:
+            own = self.predictions(level)
+            if level not in probs or own is None:
+                continue
+            levels[level] = {
+                "test_accuracy": evaluation.accuracy(probs[level], labels),
+                "test_interval": _interval(probs[level], labels),
+                "own": evaluation.accuracy(own, own_labels),
+                "own_interval": _interval(own, own_labels),
+            }
+        if not levels:
+            raise ValueError(f"no level has been run under {self.run_root}: train one first (cifarlib report)")
+        counts = np.bincount(labels, minlength=len(self.classes)).tolist()
+        return {
+            "name": Path(path).name,
+            "images": len(labels),
+            "classes": dict(zip(self.classes, counts, strict=True)),
+            "levels": levels,
+        }
+
+
+def _interval(probs: np.ndarray, labels: np.ndarray) -> list[float]:
+    right = int((probs.argmax(axis=1) == labels).sum())
+    return list(evaluation.wilson_interval(right, len(labels)))
+
+
+def _sum_of_costs(runs: Sequence[Run]) -> dict[str, Any]:
+    """Add up what an ensemble's members took."""
+    stalls = [run.metrics["stall_ratio"] for run in runs]
+    return {
+        **{key: sum(run.metrics[key] for run in runs) for key in ("epochs", "seconds")},
+        **{key: sum(run.metrics[key] for run in runs) for key in ("parameters", "trainable_parameters")},
+        "peak_memory_bytes": max(run.metrics["peak_memory_bytes"] for run in runs),
+        "stall_ratio": None if None in stalls else min(stalls),
+    }

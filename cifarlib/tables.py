@@ -22,10 +22,15 @@ from cifarlib.runs import Run
 _SILENT = ("name", "seed")
 
 
-def show(frame: pd.DataFrame) -> None:
+CLAIMS_MIME = "application/vnd.cifarlib.claims+json"
+"""Under which a claims table's rows lie in a notebook's output, beside the table: reports read them there."""
+
+
+def show(frame: pd.DataFrame, **bundle: Any) -> None:
     """Display a table whole: no cut columns, no cut text; cells are escaped, the index is a row's name."""
     html = frame.to_html(border=0, escape=True, na_rep="", index_names=False)
-    display({"text/html": html, "text/plain": frame.to_string(na_rep="", index_names=False)}, raw=True)
+    text = frame.to_string(na_rep="", index_names=False)
+    display({"text/html": html, "text/plain": text, **bundle}, raw=True)
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -35,8 +40,22 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 def interval(accuracy: float, n: int) -> str:
     """Write an accuracy over n images with its 95 % Wilson interval."""
-    low, high = evaluation.wilson_interval(round(accuracy * n), n)
-    return f"{percent(accuracy)} ({100 * low:.2f} to {100 * high:.2f})"
+    return with_interval(accuracy, *evaluation.wilson_interval(round(accuracy * n), n))
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """Write a fraction with its interval as percentages: "82.06 % (81.30 to 82.80)"."""
+    return f"{percent(value)} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def points(value: float, low: float, high: float) -> str:
+    """Write a difference of fractions with its interval in points: "+1.20 (-0.40 to +2.80)"."""
+    return f"{100 * value:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def p_value(p: float) -> str:
+    """Write a p-value with three digits, "< 0.001" below that."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def split(split: Split) -> pd.DataFrame:
@@ -178,13 +197,128 @@ def arms(runs: Mapping[str, Run]) -> pd.DataFrame:
             "augmentation": _text(run.recipe.augment),
             "fine-tuning": _text(run.recipe.trainable != "head"),
             "train accuracy": percent(run.metrics["train_accuracy"]),
-            "test accuracy (95 % interval)": interval(*_accuracy(run)),
+            "test accuracy (95 % interval)": with_interval(*bounds(run)),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _accuracy(run: Run) -> tuple[float, int]:
-    return run.metrics["test_accuracy"], len(run.predictions["test_labels"])
+def right_by_arm(runs: Iterable[Run]) -> dict[tuple[bool, bool], np.ndarray]:
+    """Return which test images `[N]` each arm gets right, by (augmentation, fine-tuning): `factorial`'s input."""
+    return {
+        (run.recipe.augment, run.recipe.trainable != "head"): run.predictions["test_probs"].argmax(axis=1)
+        == run.predictions["test_labels"]
+        for run in runs
+    }
+
+
+def effects(effects: evaluation.Effects) -> pd.DataFrame:
+    """List the main effects of level 2's two factors and their interaction, in points of test accuracy."""
+    meanings = {
+        "augmentation": "mean gain by augmentation, over both trainings",
+        "fine-tuning": "mean gain by fine-tuning, with and without augmentation",
+        "interaction": "what fine-tuning adds to augmentation's gain",
+    }
+    return pd.DataFrame(
+        {
+            "points (95 % interval)": [points(*effect) for effect in effects],
+            "what it is": list(meanings.values()),
+        },
+        index=list(meanings),
+    )
+
+
+def seeds(accuracies: Mapping[str, Sequence[float]], n: int) -> pd.DataFrame:
+    """List test accuracies under several training seeds beside the uncertainty of n test images.
+
+    Args:
+        accuracies: By model, the accuracy under each seed, as fractions.
+        n: Number of test images.
+    """
+    rows = {}
+    for name, values in accuracies.items():
+        spread = evaluation.seed_spread(values, n)
+        rows[name] = {
+            "seeds": str(spread.seeds),
+            "mean test accuracy": percent(spread.mean),
+            "deviation between seeds": "one seed" if spread.seeds < 2 else f"{100 * spread.seed_sd:.2f} points",
+            "deviation from the choice of test images": f"{100 * spread.test_sd:.2f} points",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
+    """Format `evaluation.compare`: paired differences with interval, images and p-values."""
+    frame = pd.DataFrame(
+        {
+            "difference in points (95 % interval)": [
+                points(row.difference, row.low, row.high) for row in rows.itertuples()
+            ],
+            "images": rows["images"].map("{:+,d}".format),
+            "only the first right": rows["only_model"].map("{:,}".format),
+            "only the second right": rows["only_over"].map("{:,}".format),
+            "p (McNemar)": rows["p"].map(p_value),
+            "p (Holm)": rows["p_holm"].map(p_value),
+        }
+    )
+    frame.index = pd.Index([f"{row.model} - {row.over}" for row in rows.itertuples()])
+    return frame
+
+
+def calibration(models: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """Compare how far models' confidence can be believed, before and after one temperature.
+
+    The temperature is fitted on the validation images, for a vote after averaging. ECE has no interval (its
+    bootstrap does not cover); beside it stands what a perfectly calibrated model would show on as many images.
+
+    Args:
+        models: By name, the arrays of `Run.predictions`: val_probs, val_labels, test_probs, test_labels.
+    """
+    rows = {}
+    for name, of in models.items():
+        labels = of["test_labels"]
+        t = evaluation.temperature(evaluation.log_probs(of["val_probs"]), of["val_labels"])
+        for when, probs in (
+            ("as trained", of["test_probs"]),
+            (f"at T = {t:.2f}", evaluation.apply_temperature(of["test_probs"], t)),
+        ):
+            rows[f"{name}, {when}"] = {
+                "NLL": f"{evaluation.nll(probs, labels):.4f}",
+                "Brier": f"{evaluation.brier(probs, labels):.4f}",
+                "ECE": percent(evaluation.ece(probs, labels)),
+                "if calibrated": percent(evaluation.ece_if_calibrated(probs)),
+                "ECE, equal counts": percent(evaluation.ece(probs, labels, adaptive=True)),
+                "area under risk-coverage": f"{evaluation.risk_coverage(probs, labels).area:.4f}",
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def robustness(right: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """Compare accuracies on altered images, as `Study.robustness` returns them, a shift a row.
+
+    Where there are two runs or more, the last column says how much more the first keeps than the second: the
+    paired difference of what each loses to the shift.
+    """
+    shifts = list(next(iter(right.values())))
+    found = shift_accuracies(right)
+    columns = {name: [with_interval(*of[shift]) for shift in shifts] for name, of in found.items()}
+    frame = pd.DataFrame(columns, index=shifts)
+    if len(right) > 1:
+        first, second = list(right.values())[:2]
+        kept = [(first[s] - first["none"]) - (second[s] - second["none"]) for s in shifts]
+        frame["kept more by the first, points"] = [
+            "" if s == "none" else points(*evaluation.mean_interval(k)) for s, k in zip(shifts, kept, strict=True)
+        ]
+    return frame
+
+
+def shift_accuracies(
+    right: Mapping[str, Mapping[str, np.ndarray]],
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Return accuracies with intervals by run and shift, for `plotting.robustness`."""
+    return {
+        name: {shift: tuple(evaluation.mean_interval(values)) for shift, values in of.items()}
+        for name, of in right.items()
+    }
 
 
 def per_class(report: pd.DataFrame) -> pd.DataFrame:
@@ -194,6 +328,35 @@ def per_class(report: pd.DataFrame) -> pd.DataFrame:
         {name: report[name].map("{:.3f}".format) for name in measures}
         | {"images": report["support"].map("{:.0f}".format)}
     )
+
+
+def recall_differences(differences: pd.DataFrame) -> pd.DataFrame:
+    """Format `evaluation.recall_differences`: by class, in points, with the interval and the net images."""
+    return pd.DataFrame(
+        {
+            "recall, points (95 % interval)": [
+                points(row.difference, row.low, row.high) if row.support else "no images"
+                for row in differences.itertuples()
+            ],
+            "images": differences["images"].map("{:+,d}".format),
+            "of": differences["support"].map("{:,}".format),
+        },
+        index=differences.index,
+    )
+
+
+def pair_counts(confusions: Mapping[str, np.ndarray], classes: Sequence[str]) -> pd.DataFrame:
+    """Count how often the pairs that the documents name, or else the worst one, are confused, by model."""
+    pairs = [pair for pair in documented.CONFUSED_PAIRS if set(pair) <= set(classes)]
+    if not pairs:
+        worst = evaluation.most_confused(sum(confusions.values()), classes, k=1)
+        pairs = [(row.first, row.second) for row in worst.itertuples()]
+    rows = {}
+    for first, second in pairs:
+        i, j = classes.index(first), classes.index(second)
+        rows[f"{first} and {second}"] = {name: f"{m[i, j] + m[j, i]:,}" for name, m in confusions.items()}
+    rows["all errors"] = {name: f"{m.sum() - np.trace(m):,}" for name, m in confusions.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def confused_pairs(confusion: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
@@ -228,7 +391,13 @@ def cams(measures: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     rows = {}
     for name, m in measures.items():
         side = m["map_size"]
-        rows[name] = {"map": f"{side} x {side}", "compactness": f"{np.nanmean(m['compactness']):.3f}"}
+        rows[name] = {
+            "map": f"{side} x {side}",
+            "compactness": f"{np.nanmean(m['compactness']):.3f}",
+            "entropy": f"{np.nanmean(m['entropy']):.3f}",
+        }
+        if "road" in m:
+            rows[name]["ROAD (95 % interval)"] = _estimate(m["road"])
         if "pointing" in m:
             rows[name] |= {
                 "on the object": percent(np.mean(m["pointing"]), 1),
@@ -237,6 +406,64 @@ def cams(measures: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 "centre, inside": percent(np.mean(m["centre_energy"]), 1),
                 "object's share": percent(np.mean(m["object_share"]), 1),
             }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _estimate(values: np.ndarray) -> str:
+    value, low, high = evaluation.mean_interval(values[np.isfinite(values)])
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def cam_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> pd.DataFrame:
+    """Compare two models' Grad-CAM measures on the same images: the mean paired difference, first minus second."""
+    better = {
+        "compactness": "less is more compact",
+        "entropy": "less is more concentrated",
+        "road": "more: the map's pixels matter more",
+        "energy": "more is on the object",
+        "pointing": "more peaks on the object",
+    }
+    rows = {}
+    for measure, reading in better.items():
+        if measure not in first or measure not in second:
+            continue
+        paired = np.asarray(first[measure], float) - np.asarray(second[measure], float)
+        paired = paired[np.isfinite(paired)]
+        if len(paired):
+            difference = _estimate(paired)
+            rows[measure] = {"difference (95 % interval)": difference, "images": f"{len(paired):,}", "": reading}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def diversity(pairs: Mapping[str, evaluation.Agreement]) -> pd.DataFrame:
+    """Compare how alike the errors of several pairs of models are."""
+    rows = {}
+    for name, pair in pairs.items():
+        rows[name] = {
+            "exactly one right": percent(pair.disagreement),
+            "both wrong": percent(pair.double_fault),
+            "Q statistic": f"{pair.q_statistic:.3f}",
+            "at least one right": percent(pair.oracle_accuracy),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def members(runs: Sequence[Run]) -> pd.DataFrame:
+    """List what each further member adds to a soft vote of equal weights, and at what cost."""
+    rows: dict[str, dict[str, str]] = {}
+    labels = runs[0].predictions["test_labels"]
+    before = np.zeros(len(labels))
+    for count, run in enumerate(runs, 1):
+        probs = evaluation.soft_vote([r.predictions["test_probs"] for r in runs[:count]])
+        right = (probs.argmax(axis=1) == labels).astype(float)
+        cells = {"test accuracy (95 % interval)": interval(right.mean(), len(labels))}
+        if count > 1:
+            gain = evaluation.mean_interval(right - before)
+            cells["gain in points"] = points(*gain)
+            cells["points a million parameters"] = f"{100 * gain.value / (run.metrics['parameters'] / 1e6):+.3f}"
+            cells["points a minute of training"] = f"{100 * gain.value / (run.metrics['seconds'] / 60):+.2f} a min"
+        rows[("+ " if count > 1 else "") + run.recipe.name] = cells
+        before = right
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -262,12 +489,15 @@ def costs(runs: Mapping[str, Run]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def summary(results: Mapping[str, Mapping[str, Any]], test_images: int) -> pd.DataFrame:
+def summary(
+    results: Mapping[str, Mapping[str, Any]], test_images: int, second: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
     """List the four levels with their cost; a level without a run says so.
 
     Args:
         results: As `Study.results` returns them.
         test_images: Number of test images, for the intervals.
+        second: What `Study.evaluate` found on another test set, which becomes one more column.
     """
     rows = {}
     for name, level in documented.LEVELS.items():
@@ -285,10 +515,31 @@ def summary(results: Mapping[str, Mapping[str, Any]], test_images: int) -> pd.Da
             "model": level.model,
             "documented": stated,
             "test accuracy (95 % interval)": interval(found["test_accuracy"], test_images),
+            **_second(name, second),
             "test NLL": f"{found['test_nll']:.4f}",
             "epochs": str(found["epochs"]),
             "trained parameters": f"{found['trainable_parameters']:,}",
             "training time": f"{found['seconds']:.1f} s",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _second(level: str, second: Mapping[str, Any] | None) -> dict[str, str]:
+    if second is None or level not in second["levels"]:
+        return {}
+    found = second["levels"][level]
+    title = f"on {second['name']}, {second['images']:,} images"
+    return {title: with_interval(found["test_accuracy"], *found["test_interval"])}
+
+
+def second_test(second: Mapping[str, Any]) -> pd.DataFrame:
+    """Compare accuracies on another test set, as `Study.evaluate` returns them, with those on the study's."""
+    rows = {}
+    for name, found in second["levels"].items():
+        rows[f"Level {name[-1]}"] = {
+            "the study's test images": with_interval(found["own"], *found["own_interval"]),
+            **_second(name, second),
+            "difference in points": f"{100 * (found['test_accuracy'] - found['own']):+.2f}",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -312,3 +563,8 @@ def claims(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows))
     frame.index = pd.Index([f"{i + 1}" for i in range(len(frame))])
     return frame[["section", "claim", "verdict", "evidence", "rule"]]
+
+
+def show_claims(rows: Sequence[Mapping[str, str]]) -> None:
+    """Display a claims table, and leave its rows in the output for the report's `results.json`."""
+    show(claims(rows), **{CLAIMS_MIME: [dict(row) for row in rows]})

@@ -112,7 +112,7 @@ class Engine:
         self.fold()
 
     def fold(self) -> None:
-        """Make the inference copy of the trunk; to be called again when the trunk's statistics change."""
+        """Make the inference copy of the trunk; to be called again when its statistics have changed."""
         self._trunk = models.fold(self.model.trunk, self._dtype)
 
     def inputs(self, images: Tensor, *, augment: bool = False) -> Tensor:
@@ -123,9 +123,27 @@ class Engine:
         return data.prepare(data.augment(images, self.recipe) if augment else images, self.recipe, self._dtype)
 
     @torch.no_grad()
-    def features(self, images: Tensor, *, augment: bool = False) -> Tensor:
-        """Run stored images uint8 [B, 3, s, s] through the trunk; returns the tail's inputs [B, ...]."""
-        return self._trunk(self.inputs(images, augment=augment))
+    def features(self, images: Tensor, *, augment: bool = False, training: bool = False) -> Tensor:
+        """Run stored images uint8 [B, 3, s, s] through the trunk; returns the tail's inputs [B, ...].
+
+        `training` says that they are a training batch, which counts where `batchnorm="train"`.
+        """
+        return self.through_trunk(self.inputs(images, augment=augment), training=training)
+
+    @torch.no_grad()
+    def through_trunk(self, x: Tensor, *, training: bool = False) -> Tensor:
+        """Run the model's inputs [B, 3, S, S] through the trunk; see `features`."""
+        if not (training and self.recipe.batchnorm == "train"):
+            return self._trunk(x)
+        norms = models.batchnorms(self.model.trunk)
+        for norm in norms:
+            norm.train()
+        try:
+            with self.fabric.autocast():
+                return self.model.trunk(x.float())
+        finally:
+            for norm in norms:
+                norm.eval()
 
     def fits(self, n: int, like: Tensor) -> bool:
         """Say whether the trunk features of `n` images fit in memory, from those of a few [B, ...]."""
@@ -173,6 +191,15 @@ class Engine:
         return self.logits(images).softmax(dim=1).cpu().numpy()
 
 
+def same_trunk(a: Engine, b: Engine) -> bool:
+    """Say whether two engines' trunks give the same features of the same stored images."""
+    fields = ("image_size", "interpolation", "dilation")
+    if a.precision != b.precision or any(getattr(a.recipe, f) != getattr(b.recipe, f) for f in fields):
+        return False
+    first, second = a.model.trunk.state_dict(), b.model.trunk.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
 class Trainer:
     """The tail of an engine's model at work on its training images: batches, steps and epochs.
 
@@ -199,7 +226,7 @@ class Trainer:
         """Return the tail's inputs [B, ...] and the labels [B] of the images at `index`."""
         if self.features is not None:
             return self.features[index], self.train.labels[index]
-        x = self.engine.features(self.train.images[index], augment=self.recipe.augment)
+        x = self.engine.features(self.train.images[index], augment=self.recipe.augment, training=True)
         return x, self.train.labels[index]
 
     def step(self, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
@@ -277,8 +304,10 @@ def measure_pace(engine: Engine, train: ImageSet, *, repeats: int | None = None)
     count = min(len(train), recipe.batch_size)
     index = torch.arange(count, device=device)
     scaler = engine.fabric.strategy.precision.state_dict()
-    tail = engine.model.tail
+    trunk, tail = engine.model.trunk, engine.model.tail
     engine.model.tail = copy.deepcopy(tail)
+    if recipe.batchnorm == "train":
+        engine.model.trunk = copy.deepcopy(trunk)
     try:
         with torch.random.fork_rng(devices=[device] if cuda else []):
             trial = Trainer(engine, train)
@@ -286,14 +315,10 @@ def measure_pace(engine: Engine, train: ImageSet, *, repeats: int | None = None)
             resident = engine.inputs(train.images[index], augment=recipe.augment)
             y = train.labels[index]
 
-            def run_trunk() -> Tensor:
-                with torch.no_grad():
-                    return engine._trunk(resident)
-
-            kept = run_trunk()
+            kept = engine.through_trunk(resident)
             tasks: dict[str, Callable[[], Any]] = {
                 "real": lambda: trial.step(*trial.batch(index), 0.0),
-                "resident": lambda: trial.step(run_trunk(), y, 0.0),
+                "resident": lambda: trial.step(engine.through_trunk(resident, training=True), y, 0.0),
                 "step": lambda: trial.step(kept, y, 0.0),
                 "forward": lambda: engine.features(train.images[index]),
                 "judge": lambda: engine.logits(train.images[index], kept),
@@ -325,7 +350,7 @@ def measure_pace(engine: Engine, train: ImageSet, *, repeats: int | None = None)
                 paired["stall_ratio"] = float(np.median([pair["resident"] / pair["real"] for pair in pairs]))
             return Pace(**{name: seconds(name) for name in ("forward", "judge", "step")}, **paired)
     finally:
-        engine.model.tail = tail
+        engine.model.trunk, engine.model.tail = trunk, tail
         engine.fabric.strategy.precision.load_state_dict(scaler)
 
 
@@ -355,7 +380,8 @@ def fit(
     """Train the engine's model by its recipe; the last epoch's weights are the result.
 
     Args:
-        engine: The model; its tail is trained in place, its trunk stays bit-identical.
+        engine: The model; its tail is trained in place, its trunk stays bit-identical (save the statistics of
+            its BatchNorm where the recipe lets them drift).
         train: Training images. The test set never comes near this function.
         val: Validation images: they are reported every epoch, and nothing is chosen by them.
         folder: Where a checkpoint is kept after every epoch, and found again by a later call.
@@ -382,6 +408,8 @@ def fit(
     trainer = Trainer(engine, train)
     state: dict[str, Any] = {"tail": trainer.tail, "optimizer": trainer.optimizer, "epoch": 0, "history": []}
     state |= {"precision": engine.precision, "scaler": {}, "cached_train": None, "cached_val": None}
+    if recipe.batchnorm == "train":
+        state["trunk"] = engine.model.trunk  # its statistics drift
     state["stall_ratio"] = None  # of a training that reads kept features there is no input pipeline to wait for
 
     def save(path: Path) -> None:
@@ -398,12 +426,14 @@ def fit(
 
     if folder is not None:
         folder.load_checkpoint(load)
+        if recipe.batchnorm == "train":
+            engine.fold()
     history: list[dict[str, float]] = state["history"]
 
     # Whether features are kept is decided once in a run's life: batches of another size round differently, and
     # a resumed run is to be the same to the last bit.
     if state["cached_train"] is None:
-        possible = cache and len(engine.model.trunk) > 0
+        possible = cache and len(engine.model.trunk) > 0 and recipe.batchnorm != "train"
         like = engine.features(train.images[:2]) if possible else None
         keep_train = like is not None and not recipe.augment and engine.fits(len(train), like)
         rest = len(val) + (len(train) if keep_train else 0)
@@ -428,6 +458,8 @@ def fit(
             epoch_started = time.perf_counter()
             train_loss, train_accuracy = trainer.epoch(epoch)
             train_seconds = time.perf_counter() - epoch_started
+            if recipe.batchnorm == "train":
+                engine.fold()
             val_logits = engine.logits(val.images, val_features)
             val_loss = F.cross_entropy(val_logits, val.labels).item()
             val_accuracy = _accuracy(val_logits, val.labels)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -790,3 +790,95 @@ def test_prepare_lets_gradients_through_after_a_call_in_inference_mode() -> None
     prepare(x, LEVEL1).sum().backward()
     assert x.grad is not None
     assert x.grad.abs().min() > 0
+
+
+# --- A second test set -------------------------------------------------------------------------------------
+
+NAMES = data.CIFAR10_CLASSES
+
+
+def save_arrays(folder: Path, images: np.ndarray, labels: np.ndarray, name: str = "cifar10.1_v6") -> Path:
+    folder.mkdir(exist_ok=True)
+    np.save(folder / f"{name}_data.npy", images)
+    np.save(folder / f"{name}_labels.npy", labels)
+    return folder / f"{name}_data.npy"
+
+
+def test_a_second_test_set_is_read_from_class_folders(tmp_path: Path) -> None:
+    """Some of the classes, in any sizes, with or without a test/ above them; labels are the study's."""
+    for place in (tmp_path / "plain", tmp_path / "nested" / "test"):
+        for number, name in enumerate(("truck", "cat")):
+            (place / name).mkdir(parents=True)
+            for i in range(2 + number):
+                Image.new("RGB", (40, 50), (200 * number, 10 * i, 0)).save(place / name / f"{i}.png")
+        (place / "dog").mkdir()  # no images of that one
+    plain = data.load_test(tmp_path / "plain", NAMES, 32)
+    assert plain.images.shape == (5, 3, 32, 32)
+    assert plain.labels.tolist() == [3, 3, 3, 9, 9]
+    assert plain.classes == NAMES and plain.source == "folder"
+    assert plain.images[:, 0, 16, 16].tolist() == [200, 200, 200, 0, 0]
+    assert data.load_test(tmp_path / "nested", NAMES, 32).fingerprint == plain.fingerprint
+
+
+def test_cifar_10_1_is_read_from_its_arrays(tmp_path: Path) -> None:
+    images = random_images(7).permute(0, 2, 3, 1).numpy()
+    labels = np.array([0, 9, 3, 3, 5, 1, 2], dtype=np.int32)
+    path = save_arrays(tmp_path, images, labels)
+    for given in (path, tmp_path):
+        found = data.load_test(given, NAMES, 32)
+        assert np.array_equal(found.images.permute(0, 2, 3, 1).numpy(), images)
+        assert found.labels.tolist() == labels.tolist() and found.labels.dtype == torch.int64
+        assert found.source == "cifar10.1"
+
+
+def test_a_second_test_set_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"test set '.*nowhere' does not exist"):
+        data.load_test(tmp_path / "nowhere", NAMES, 32)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ValueError, match="holds no images: put them into a folder for each class, such as airplane"
+    ):
+        data.load_test(tmp_path / "empty", NAMES, 32)
+    (tmp_path / "other" / "zebra").mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(tmp_path / "other" / "zebra" / "1.png")
+    with pytest.raises(ValueError, match="classes that the study does not know: zebra; it knows airplane, "):
+        data.load_test(tmp_path / "other", NAMES, 32)
+    text = tmp_path / "notes.txt"
+    text.write_text("no arrays")
+    with pytest.raises(ValueError, match=r"neither a folder nor CIFAR-10\.1's arrays"):
+        data.load_test(text, NAMES, 32)
+
+    good, labels = random_images(3).permute(0, 2, 3, 1).numpy(), np.array([0, 1, 2])
+    path = save_arrays(tmp_path / "arrays", good, labels)
+    with pytest.raises(ValueError, match="the study's are a, b: give a folder"):
+        data.load_test(path, ("a", "b"), 32)
+    with pytest.raises(ValueError, match="32 pixels, and the study stores them at 64"):
+        data.load_test(path, NAMES, 64)
+    for images, wrong, message in (
+        (good[:, :30], labels, r"must hold uint8 \[N, 32, 32, 3\], not uint8 \[3, 30, 32, 3\]"),
+        (good / 255, labels, r"must hold uint8 .* not float64"),
+        (good, labels[:2], "must hold 3 labels from 0 to 9"),
+        (good, labels + 8, "must hold 3 labels from 0 to 9"),
+    ):
+        save_arrays(tmp_path / "arrays", images, wrong)
+        with pytest.raises(ValueError, match=message):
+            data.load_test(path, NAMES, 32)
+    save_arrays(tmp_path / "arrays", good, labels, "second")
+    with pytest.raises(
+        ValueError, match=r"several test sets: name one of cifar10\.1_v6_data\.npy, second_data\.npy"
+    ):
+        data.load_test(tmp_path / "arrays", NAMES, 32)
+
+
+def test_arrays_that_would_run_code_are_not_unpickled(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    path = save_arrays(tmp_path, np.array([Evil()], dtype=object), np.array([0]))
+    with pytest.raises(ValueError, match="cannot be read as arrays"):
+        data.load_test(path, NAMES, 32)
+    path.with_name("cifar10.1_v6_labels.npy").unlink()
+    with pytest.raises(ValueError, match=r"cifar10\.1_v6_labels\.npy"):
+        data.load_test(path, NAMES, 32)
+    assert not (tmp_path / "ran").exists()

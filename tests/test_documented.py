@@ -199,6 +199,40 @@ def test_the_named_confused_pairs_hold_the_worst_classes():
     assert {name for pair in documented.CONFUSED_PAIRS for name in pair} <= set(PER_CLASS)
 
 
+def test_of_level_1s_three_limitations_the_enhancements_address_two():
+    """Augmentation and the frozen backbone have their rows; nothing in them is about the size of the images."""
+    rows = {component: (before, after) for component, before, after in documented.ENHANCEMENTS}
+    assert rows["Data Augmentation"] == ("None", "Strong")
+    assert rows["Backbone Training"] == ("Fully frozen", "Partially fine-tuned")
+    assert not any(
+        re.search("interpol|resiz|size|resolution", " ".join(row).lower()) for row in documented.ENHANCEMENTS
+    )
+    found = correction("level1", 9, "limitations")
+    assert "2 of the 3" in found
+    sizes = (documented.DATASET["stored_size"], documented.DATASET["image_size"])
+    assert "{} pixels to {}".format(*sizes) in found
+
+
+def test_normalization_is_none_of_level_2s_augmentations():
+    assert len(LEVEL2.augmentation) == 3
+    assert not any("normal" in name for name in LEVEL2.augmentation)
+    assert "only 3 are augmentations" in correction("level2", 3, "normalization")
+
+
+def test_overconfidence_is_passed_on_from_level_to_level():
+    """Level 2 hands it to level 3, which hands calibration to level 4, which does not address it."""
+    assert "section 11 leaves calibration to level 4" in correction("level2", 10, "overconfidence")
+    assert "section 7" in correction("level2", 10, "overconfidence")
+    assert correction("level3", 11, "calibration").startswith("Level 4, section 7,")
+
+
+def test_an_se_block_has_no_spatial_focus():
+    assert documented.ENSEMBLE[0][2] == "Strong spatial & channel focus"
+    found = correction("level4", 2, "spatial")
+    assert "channels alone" in found
+    assert f"{documented.DATASET['features']} has one weight" in found
+
+
 def test_the_ensemble_weights_add_up_to_one():
     assert sum(weight for *_, weight in documented.ENSEMBLE) == 1
 

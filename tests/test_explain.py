@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,11 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from torch import Tensor, nn
 
 from cifarlib import explain
-from cifarlib.models import Classifier, FrozenTrunk, build
+from cifarlib.models import Classifier, FrozenTrunk, SqueezeExcite, build
 from cifarlib.recipes import EFFICIENTNET, LEVEL1, LEVEL2, LEVEL3
+
+# isort: split
+from pytorch_grad_cam.metrics.road import ROADCombined
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
 SMALL = {"weights": "none", "image_size": 64}
 RECIPES = {
@@ -448,4 +454,281 @@ def test_measure_sets_a_map_that_always_points_at_the_centre_beside_the_models()
     assert found["centre_pointing"].tolist() == [True] * 3 + [False] * 3
     assert (found["centre_energy"][:3] > 16 / 256).all() and (found["centre_energy"][3:] < 16 / 256).all()
     np.testing.assert_allclose(found["object_share"], 16 / 256)
-    assert set(explain.measure(planted(), spots())) == {"map_size", "compactness"}
+    assert set(explain.measure(planted(), spots())) == {"map_size", "compactness", "entropy"}
+
+
+def test_measure_measures_the_maps_of_the_predicted_classes() -> None:
+    found = explain.measure(planted(), spots())  # red: 2/3 of the mass at one cell of 16, 1/3 at another
+    assert (found["map_size"], found["compactness"].tolist()) == (4, [1 / 16])
+    assert found["entropy"] == pytest.approx([-(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3)) / np.log(16)])
+
+
+# ------------------------------------------------------------------------------------------------------- ROAD
+
+
+def quadrant() -> nn.Module:
+    """Two classes of 16 x 16 pixels: logits [mean of red over the top left quadrant, 0]."""
+    fc = nn.Linear(12, 2, bias=False)
+    with torch.no_grad():
+        fc.weight.zero_()
+        fc.weight[0, 0] = 1
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), fc)
+
+
+def red(n: int = 1) -> Tensor:
+    """Images that are red (2, say) in that quadrant and black elsewhere."""
+    images = torch.zeros(n, 3, 16, 16)
+    images[:, 0, :8, :8] = 2
+    return images
+
+
+RIGHT = red()[:, 0].numpy()  # the map that says where the evidence is
+INVERTED = 2 - RIGHT
+
+
+def of_the_package(
+    model: nn.Module, images: Tensor, maps: np.ndarray, targets: list[int], percentiles: list[float], seed: int = 0
+) -> np.ndarray:
+    """ROAD as pytorch-grad-cam itself computes it, image by image with the seeds of `explain.road`."""
+    scores = []
+    for i, target in enumerate(targets):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            torch.manual_seed(seed + i)
+            wanted = [ClassifierOutputSoftmaxTarget(target)]
+            scores.append(ROADCombined(percentiles)(images[i : i + 1], maps[i : i + 1], wanted, model)[0])
+    return np.array(scores)
+
+
+def test_road_by_hand() -> None:
+    """Without the most relevant half of the pixels all red is gone; without the least relevant half none is.
+
+    What the first class loses, the second gains.
+    """
+    expected = (expit(2) - 0.5) / 2
+    for maps, target, sign in [(RIGHT, 0, 1), (INVERTED, 0, -1), (RIGHT, 1, -1)]:
+        score = explain.road(quadrant(), red(), maps, [target], percentiles=[50])
+        assert score == pytest.approx([sign * expected], abs=1e-3)  # the noise moves it a little
+
+
+def test_ties_do_not_change_how_many_pixels_are_removed() -> None:
+    """Three quarters of the map are zeros, of which the package would remove all or none."""
+    model, seen = quadrant(), []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    explain.road(model, red(), RIGHT, percentiles=[20, 40, 60, 80])
+    image, *removed = seen[0]
+    kept = [int((part == image).all(dim=0).sum()) for part in removed]  # what is removed gets noise
+    assert kept == [51, 102, 153, 204] * 2  # of 256: the least relevant first, then the most
+
+
+def test_road_of_the_right_map_is_above_that_of_the_inverted_one() -> None:
+    """The maps have 2 x 2 cells and are resized to the images."""
+    right = np.array([[[1.0, 0], [0, 0]]])
+    good = explain.road(quadrant(), red(), right)
+    bad = explain.road(quadrant(), red(), 1 - right)
+    assert good > 0.1
+    assert bad < -0.1
+    even = explain.road(quadrant(), red(20), np.ones((20, 2, 2)))
+    assert abs(even.mean()) < 0.02  # a map that says nothing
+    assert (np.abs(even) < good).all()
+
+
+def test_road_agrees_with_the_package() -> None:
+    """On maps without ties, which the package can score."""
+    rng = np.random.default_rng(3)
+    images = torch.from_numpy(rng.normal(size=(4, 3, 16, 16)).astype(np.float32))
+    maps = np.stack([rng.permutation(256).reshape(16, 16) for _ in images]).astype(np.float32) / 256
+    model, targets, kept = quadrant(), [0, 1, 1, 0], [10, 35, 80]
+    with torch.no_grad():
+        model[2].weight.copy_(torch.randn(2, 12, generator=torch.Generator().manual_seed(0)))
+    score = explain.road(model, images, maps, targets, percentiles=kept, seed=5)
+    assert (np.abs(score) > 1e-3).all()
+    np.testing.assert_allclose(score, of_the_package(model, images, maps, targets, kept, seed=5), atol=1e-6)
+    # In the inverted map the two orders change places.
+    np.testing.assert_allclose(explain.road(model, images, 1 - maps, targets, percentiles=kept), -score, atol=5e-3)
+
+
+def test_only_the_order_of_the_pixels_counts() -> None:
+    maps = np.random.default_rng(4).random((1, 16, 16)) + RIGHT
+    score = explain.road(quadrant(), red(), maps)
+    assert explain.road(quadrant(), red(), maps**3 * 7) == score
+    assert explain.road(quadrant(), red(), maps[:, :, ::-1]) < score
+
+
+def test_road_repeats_with_the_seed() -> None:
+    rng = np.random.default_rng(5)
+    maps = rng.random((3, 4, 4))
+    first = explain.road(quadrant(), red(3), maps)
+    torch.rand(7)
+    np.testing.assert_array_equal(explain.road(quadrant(), red(3), maps), first)
+    assert (explain.road(quadrant(), red(3), maps, seed=10) != first).all()
+
+
+def test_a_blank_map_has_no_road_and_leaves_the_others_alone() -> None:
+    maps = np.random.default_rng(6).random((3, 4, 4))
+    whole = explain.road(quadrant(), red(3), maps)
+    maps[1] = 0
+    np.testing.assert_array_equal(explain.road(quadrant(), red(3), maps), [whole[0], np.nan, whole[2]])
+
+
+def test_road_takes_the_predicted_class() -> None:
+    images = red(2) * torch.tensor([1, -1])[:, None, None, None]  # the first class, then the second
+    maps = RIGHT.repeat(2, axis=0)
+    predicted = explain.road(quadrant(), images, maps)
+    np.testing.assert_array_equal(predicted, explain.road(quadrant(), images, maps, [0, 1]))
+    np.testing.assert_array_equal(predicted, explain.road(quadrant(), images, maps, torch.tensor([0, 1])))
+    assert (predicted > 0.1).all()
+
+
+def test_precision_and_gradient_mode_of_the_caller_do_not_matter_to_road() -> None:
+    expected = explain.road(quadrant(), red(), RIGHT)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert explain.road(quadrant(), red(), RIGHT) == expected
+    with torch.inference_mode():
+        assert explain.road(quadrant(), red(), RIGHT) == expected
+    assert explain.road(quadrant(), red().requires_grad_(), RIGHT) == expected
+    half = explain.road(quadrant().bfloat16(), red().bfloat16(), RIGHT)
+    assert half == pytest.approx(expected, abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"percentiles": [0, 50]}, r"percentiles=\(0, 50\) .* above 0 and below 100"),
+        ({"percentiles": [100]}, "percentiles"),
+        ({"percentiles": []}, "percentiles"),
+        ({"targets": [2]}, r"0\.\.1, the model's classes: found 2"),
+        ({"targets": [0, 1]}, "targets must be 1 integers"),
+        ({"maps": np.ones((2, 4, 4))}, "2 maps, 1 images"),
+        ({"maps": np.ones((1, 32, 32))}, "size=16"),
+        ({"maps": -RIGHT}, "not negative"),
+        ({"images": red()[:, :, :8]}, "square"),
+        ({"images": red() * np.nan}, "image 0 holds NaN"),
+        ({"model": nn.Sequential(quadrant(), nn.LogSoftmax(1), nn.Threshold(9, np.nan))}, "images 0 to 0 is not"),
+    ],
+)
+def test_what_road_cannot_score_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        explain.road(**{"model": quadrant(), "images": red(), "maps": RIGHT} | change)
+
+
+# ------------------------------------------------------------------------------------------------------ gates
+
+
+def test_a_block_that_starts_as_the_identity_has_gates_of_one(images: Tensor) -> None:
+    model = build(replace(LEVEL3, **SMALL, dilation=True), CLASSES).train()
+    found = explain.gates(model, images, batch_size=2)
+    assert found.shape == (len(images), 2048)
+    assert found.dtype == np.float32
+    assert (found == 1).all()
+    masks = np.zeros((len(images), 32, 32), bool)
+    masks[:, 4:20, 6:30] = True
+    before, after = explain.gated_energy(model, images, masks)
+    assert ((before > 0) & (before < 1)).all()
+    np.testing.assert_array_equal(before, after)
+
+
+def test_gates_and_energy_are_those_of_the_blocks_input(models: dict[str, Classifier], images: Tensor) -> None:
+    model = models["se"]
+    kept: list[Tensor] = []
+    block = model.tail.se
+    handle = block.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+    model.eval()
+    with torch.no_grad():
+        model(images)
+        expected = block.gates(kept[0]).numpy()
+    handle.remove()
+    model.train()
+    found = explain.gates(model, images, batch_size=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert found.std() > 1e-4
+
+    masks = np.zeros((len(images), 4, 4), bool)
+    masks[:, 1:3, :2] = True
+    features = np.maximum(kept[0].numpy(), 0)
+    for energy, maps in zip(
+        explain.gated_energy(model, images, masks, batch_size=2),
+        (features.sum(axis=1), (features * expected[:, :, None, None]).sum(axis=1)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(energy, (maps * masks).sum(axis=(1, 2)) / maps.sum(axis=(1, 2)), rtol=1e-3)
+
+
+def weighing(strength: float) -> nn.Module:
+    """A block of two channels with gates 1/2 and `sigmoid(-strength * mean of the second channel)`."""
+    block = SqueezeExcite(2, ratio=1, init="paper")
+    with torch.no_grad():
+        block.squeeze.weight.copy_(torch.eye(2))
+        block.excite.weight.copy_(torch.tensor([[0, 0], [0, -strength]]))
+    return nn.Sequential(block, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def test_silencing_a_channel_outside_the_object_raises_the_energy() -> None:
+    """Each channel has a mass of 4: the first in the object, at the left, the second beside it, with mean 1."""
+    image = torch.tensor([[[4.0, -8.0], [0, 0]], [[0, 4.0], [0, 0]]])[None]  # what is negative is no mass
+    mask = np.array([[[True, False], [True, False]]])
+    for strength, gate in [(np.log(3), 1 / 4), (0, 1 / 2), (-np.log(3), 3 / 4)]:
+        np.testing.assert_allclose(explain.gates(weighing(strength), image), [[1 / 2, gate]], rtol=1e-6)
+        before, after = explain.gated_energy(weighing(strength), image, mask)
+        np.testing.assert_allclose(before, [4 / 8])
+        np.testing.assert_allclose(after, [2 / (2 + 4 * gate)], rtol=1e-6)  # 2/3, 1/2, 2/5
+    assert np.isnan(explain.gated_energy(weighing(1), -image.abs(), mask)).all()
+
+
+def test_gates_that_cannot_be_read_are_refused(models: dict[str, Classifier], images: Tensor) -> None:
+    masks = np.ones((len(images), 32, 32), bool)
+    for model in (models["layer4"], models["efficientnet"]):  # EfficientNet's own blocks are of another kind
+        with pytest.raises(ValueError, match=r"0 squeeze-excite blocks .* model='se_resnet50'"):
+            explain.gates(model, images)
+        with pytest.raises(ValueError, match="0 squeeze-excite blocks"):
+            explain.gated_energy(model, images, masks)
+    twice = nn.Sequential(SqueezeExcite(2, ratio=1), SqueezeExcite(2, ratio=1))
+    with pytest.raises(ValueError, match="2 squeeze-excite blocks"):
+        explain.gates(twice, torch.ones(1, 2, 4, 4))
+    with pytest.raises(ValueError, match="batch_size=0"):
+        explain.gates(models["se"], images, batch_size=0)
+    with pytest.raises(ValueError, match=r"data\.prepare"):
+        explain.gates(models["se"], images[0])
+    with pytest.raises(ValueError, match="1x1"):
+        explain.gated_energy(models["se"], images[:, :, :16, :16], masks)
+    with pytest.raises(ValueError, match="3 maps, 2 masks"):
+        explain.gated_energy(models["se"], images, masks[:2])
+
+
+# ------------------------------------------------------------------------- nothing left behind by these either
+
+MODEL_TAKERS: list[Callable[[nn.Module, Tensor], Any]] = [
+    lambda model, images: explain.road(model, images, np.eye(2)[None].repeat(2, axis=0), percentiles=[50]),
+    lambda model, images: explain.gates(model, images, batch_size=1),
+    lambda model, images: explain.gated_energy(model, images, np.ones((2, 4, 4), bool), batch_size=1),
+]
+
+
+@pytest.mark.parametrize("explanation", MODEL_TAKERS, ids=["road", "gates", "gated_energy"])
+def test_the_model_and_the_random_state_stay_as_they_were(
+    explanation: Callable[[nn.Module, Tensor], Any], images: Tensor
+) -> None:
+    model = build(RECIPES["se"], CLASSES)
+    unsettle(model)
+    modes: list[bool] = []
+    model.tail.fc.register_forward_pre_hook(
+        lambda module, inputs: modes.extend(part.training for part in model.modules())
+    )
+    before = state(model)
+    explanation(model, images[:2, :, :32, :32])
+    assert state(model) == before
+    assert modes and not any(modes)  # all the while, everything was in evaluation mode
+
+    calls = []
+
+    def fail_on_the_second(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        calls.append(len(inputs[0]))
+        if len(calls) == 2:
+            raise RuntimeError("out of memory, say")
+
+    model.tail.fc.register_forward_pre_hook(fail_on_the_second)
+    before = state(model)
+    with pytest.raises(RuntimeError, match="out of memory, say") as held:
+        explanation(model, images[:2, :, :32, :32])
+    assert state(model) == before
+    del held

@@ -12,7 +12,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import bs4
 import nbformat
+import numpy as np
 import papermill
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
@@ -21,7 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = ["level1_baseline", "level2_augmentation", "level3_attention", "level4_ensemble"]
 SHARED = {"profile": "str", "seed": "int", "run_root": "str", "data_root": "str", "overrides": "dict"}
-OWN = {"level2_augmentation": {"ablation"}, "level3_attention": {"cam_images"}, "level4_ensemble": {"convnext"}}
+OWN = {
+    "level1_baseline": {"batchnorm"},
+    "level2_augmentation": {"ablation", "shift_images", "all_shifts"},
+    "level3_attention": {"cam_images", "road_images"},
+    "level4_ensemble": {"second_seed", "convnext", "second_test"},
+}
 METADATA = {
     "accelerator": "GPU",
     "colab": {"provenance": [], "gpuType": "T4"},
@@ -128,6 +135,46 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "out"
+
+
+def test_the_reports_judge_every_claim_of_the_documents(reports: Path) -> None:
+    """In the pages and in results.json, against a list made by reading the documents, apart from the code."""
+    listed = json.loads((ROOT / "tests" / "documented_claims.json").read_text())
+    levels = json.loads((reports / "results.json").read_text())["levels"]
+    for level, least in {"level1": 8, "level2": 10, "level3": 12, "level4": 10}.items():
+        rows = levels[level]["claims"]
+        expected = [(claim["section"], claim["gist"]) for claim in listed if claim["level"] == level]
+        assert [(row["section"], row["claim"]) for row in rows] == expected and len(rows) >= least
+        for row in rows:
+            assert row["evidence"] and row["rule"]
+            assert row["verdict"] in ("holds", "does not hold", "not measurable here")
+        page = next(reports.glob(f"{level}_*.html")).read_text()
+        shown = bs4.BeautifulSoup(page, "html.parser").find_all("table")[-1].get_text(" ")
+        for row in rows:
+            assert " ".join(row["claim"].split()) in " ".join(shown.split())
+
+
+def test_another_test_set_through_the_command_line(reports: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(20, 32, 32, 3), dtype=np.uint8)
+    np.save(tmp_path / "mine_data.npy", pixels)
+    np.save(tmp_path / "mine_labels.npy", np.arange(20) % 10)
+    command = [sys.executable, "-W", "error", "-m", "cifarlib", "evaluate", "--profile", "demo", "--run-root"]
+    command += [str(reports.parent / "runs"), *(f"--set={name}={value}" for name, value in SMOKE.items())]
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+    done = ask(str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["images"] == 20 and set(found["levels"]) == {"level1", "level2", "level3", "level4"}
+    stated = json.loads((reports / "results.json").read_text())["levels"]
+    assert {n: v["own"] for n, v in found["levels"].items()} == {n: v["test_accuracy"] for n, v in stated.items()}
+    table = ask(str(tmp_path / "mine_data.npy"))
+    assert table.returncode == 0 and "Level 4" in table.stdout and "on mine_data.npy, 20 images" in table.stdout
+    refused = ask(str(tmp_path / "nowhere"))
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert "nowhere' does not exist: give a folder of images" in refused.stderr
 
 
 def test_the_smoke_run_leaves_four_good_reports(reports: Path) -> None:

@@ -75,6 +75,57 @@ def cells(*values: float) -> dict[tuple[bool, bool], tuple[float, float, float]]
     return {key: (v, v - 0.004, min(v + 0.004, 1.0)) for key, v in zip(keys, values, strict=False)}
 
 
+def compared(*differences: tuple[str, str, float, float]) -> list[dict[str, Any]]:
+    """Rows as of `evaluation.compare` on 10,000 images: model, over, difference and adjusted p-value."""
+    return [
+        {"model": a, "over": b, "difference": d, "low": d - 0.004, "high": d + 0.004, "p_holm": p}
+        | {"images": round(10_000 * d), "only_model": 300, "only_over": 300 - round(10_000 * d), "p": p}
+        for a, b, d, p in differences
+    ]
+
+
+LEVELS = compared(
+    ("Level 2", "Level 1", 0.1258, 1e-200),
+    ("Level 3", "Level 1", 0.1267, 1e-200),
+    ("Level 3", "Level 2", 0.0009, 0.714),
+    ("Level 4", "Level 1", 0.1305, 1e-200),
+    ("Level 4", "Level 2", 0.0047, 0.0213),
+    ("Level 2, seed 1", "Level 4", -0.0052, 0.0104),
+)
+
+
+def some_effects(*values: float, half: float = 0.004) -> SimpleNamespace:
+    three = [(v, v - half, v + half) for v in values]
+    return SimpleNamespace(first=three[0], second=three[1], interaction=three[2])
+
+
+def curve(errors: float, n: int = 1000, noise: int = 0) -> SimpleNamespace:
+    coverage = np.arange(1, n + 1) / n
+    risk = errors * coverage**4
+    risk[:noise] = 1.0
+    return SimpleNamespace(coverage=coverage, risk=risk, area=risk.sum() / max(n, 1))
+
+
+def shifted(*names: str, shifts: int = 5, start: float = 0.95) -> dict[str, dict[str, tuple[float, float, float]]]:
+    every = ("none", "brightness", "contrast", "saturation", "hue", "blur", "noise", "jpeg")[:shifts]
+    out = {}
+    for i, name in enumerate(names):
+        values = [start - 0.01 * i - 0.02 * row for row in range(shifts)]
+        out[name] = {shift: (v, v - 0.004, v + 0.004) for shift, v in zip(every, values, strict=True)}
+    return out
+
+
+def grouped(*accuracies: float, low: float = 0.1, step: float = 0.05) -> pd.DataFrame:
+    a = np.array(accuracies)
+    starts = low + step * np.arange(len(a))
+    columns = {"value_low": starts, "value_high": starts + step, "images": 667}
+    return pd.DataFrame(columns | {"accuracy": a, "low": a - 0.02, "high": a + 0.02})
+
+
+def gate_means(classes: int, channels: int = 512) -> np.ndarray:
+    return np.random.default_rng(channels).normal(1, 0.05, (classes, channels))
+
+
 def heat(n: int, h: int = 4) -> np.ndarray:
     return np.random.default_rng(h).random((n, h, h))
 
@@ -99,6 +150,11 @@ ORDINARY: dict[str, tuple[Callable[..., Figure], tuple, dict[str, Any]]] = {
     ),
     "curves": (plotting.curves, (history(10), documented.LEVEL2, "Level 2"), {}),
     "ablation": (plotting.ablation, (cells(0.83, 0.82, 0.93, 0.946), ("Level 1", 0.8206)), {}),
+    "ablation with effects": (
+        plotting.ablation,
+        (cells(0.83, 0.82, 0.93, 0.946), ("Level 1", 0.8206), some_effects(0.003, 0.113, 0.026)),
+        {},
+    ),
     "confusion": (plotting.confusion, (matrix(10), TEN, "Level 3"), {}),
     "confusion_difference": (
         plotting.confusion_difference,
@@ -114,6 +170,20 @@ ORDINARY: dict[str, tuple[Callable[..., Figure], tuple, dict[str, Any]]] = {
         {},
     ),
     "who_corrects": (plotting.who_corrects, (9120, 245, 198, 437, ("ResNet-50 + SE", "EfficientNet-B0")), {}),
+    "forest": (plotting.forest, (rows(0.8206, 0.9464, 0.9473, 0.9511, documents=0.9464), LEVELS), {}),
+    "risk_coverage": (plotting.risk_coverage, ({"Level 2": curve(0.054), "Level 4": curve(0.049)},), {}),
+    "vote_weights": (
+        plotting.vote_weights,
+        (np.linspace(0, 1, 21), 0.18 + 0.1 * (np.linspace(0, 1, 21) - 0.62) ** 2, 0.62),
+        {},
+    ),
+    "robustness": (plotting.robustness, (shifted("Level 2", "Level 2, not augmented"),), {}),
+    "by_attribute": (
+        plotting.by_attribute,
+        ({"size": grouped(0.52, 0.6, 0.66), "clutter": grouped(0.63, 0.6, 0.58, low=1, step=2)},),
+        {},
+    ),
+    "gates": (plotting.gates, (gate_means(10), TEN), {}),
 }
 EXTREME: dict[str, tuple[Callable[..., Figure], tuple, dict[str, Any]]] = {
     "samples of two classes": (plotting.samples, (pictures(3), [0, 1, 1], ("cat", "dog")), {"per_class": 12}),
@@ -155,6 +225,65 @@ EXTREME: dict[str, tuple[Callable[..., Figure], tuple, dict[str, Any]]] = {
     "cost, all alike": (
         plotting.cost,
         (costs("parameters", *[(0.99, 2e7 + 1e4 * i) for i in range(5)]),),
+        {},
+    ),
+    "ablation, wide effects": (
+        plotting.ablation,
+        (cells(0.4, 0.5, 0.6, 0.58), None, some_effects(-0.02, 0.14, -0.12, half=0.2)),
+        {},
+    ),
+    "forest of one": (plotting.forest, (rows(0.42), []), {}),
+    "forest, wide intervals": (
+        plotting.forest,
+        (
+            rows(0.422, 0.6085),
+            [
+                {"model": "Level 2", "over": "Level 1", "difference": 0.1865, "low": -0.3, "high": 0.6}
+                | {"images": 373, "p_holm": 0.0501},
+                {"model": "Level 3", "over": "Level 2", "difference": 0, "low": 0, "high": 0}
+                | {"images": 0, "p_holm": 1.0},
+            ],
+        ),
+        {},
+    ),
+    "forest, long names": (
+        plotting.forest,
+        (
+            rows(0.94, 0.95),
+            compared(*[(f"SE-ResNet-50, augmented, {i}", "EfficientNet-B0", 0.001 * i, 0.2) for i in range(9)]),
+        ),
+        {},
+    ),
+    "risk coverage, many": (
+        plotting.risk_coverage,
+        ({f"Level 2, seed number {i} of nine": curve(0.05, noise=i) for i in range(9)},),
+        {},
+    ),
+    "risk coverage, one image": (
+        plotting.risk_coverage,
+        ({"m": SimpleNamespace(coverage=[1.0], risk=[0.0], area=0.0)},),
+        {},
+    ),
+    "vote weights, equal": (plotting.vote_weights, (np.linspace(0, 1, 101), np.full(101, 0.3), 0.5), {}),
+    "vote weights, at an end": (plotting.vote_weights, ([0, 0.5, 1], [0.1, 0.2, 0.9], 0.0), {}),
+    "robustness of one": (plotting.robustness, (shifted("Level 2", shifts=1),), {}),
+    "robustness, seven shifts": (
+        plotting.robustness,
+        (shifted(*[f"Level 2, {a}, {f}" for a in "ab" for f in "cd"], *TWENTY[:3], shifts=8),),
+        {},
+    ),
+    "by attribute, one group": (plotting.by_attribute, ({"size": grouped(0.98)},), {}),
+    "by attribute, none there": (
+        plotting.by_attribute,
+        ({"share of the object that is hidden": grouped(1.0, np.nan, 0.97, low=1e-4, step=0)},),
+        {},
+    ),
+    "gates of two classes": (plotting.gates, (gate_means(2, 3), ("cat", "dog")), {}),
+    "gates, long names": (plotting.gates, (gate_means(5, 2048), TWENTY[:5]), {"k": 96}),
+    "gates of many classes": (plotting.gates, (gate_means(40), [f"class {i}" for i in range(40)]), {"k": 12}),
+    "gates, a class without images": (
+        plotting.gates,
+        (np.vstack([gate_means(2), np.full((1, 512), np.nan)]), ("cat", "dog", "frog")),
         {},
     ),
     "corrects, nothing": (
@@ -250,6 +379,23 @@ def test_a_figure_leaves_inputs_settings_and_pyplot_alone(name: str) -> None:
             "EfficientNet-B0 198",
             "437 (4.4 %)",
         ],
+        "ablation with effects": [
+            "Level 1 82.06 %",
+            "augmentation +0.30 (\N{MINUS SIGN}0.10 to +0.70)",
+            "fine-tuning +11.30 (+10.90 to +11.70)",
+        ],
+        "forest": [
+            "its model 95.11 % (94.71 % to 95.51 %)",
+            "5 of 6 paired differences have a p-value below 0.05",
+            "Level 2 less Level 1 +12.58 (+12.18 to +12.98), +1,258 images, p < 0.001",
+            "Level 3 less Level 2 +0.09 (\N{MINUS SIGN}0.31 to +0.49), +9 images, p = 0.714",
+        ],
+        # the mean of 0.054 x^4 over 0.001, 0.002, ..., 1 is a little above 0.054 / 5
+        "risk_coverage": ["Level 2 5.4 % of all images, AURC 0.0108", "Level 4 4.9 %"],
+        "vote_weights": ["chosen weight is 0.62 with 0.1801", "equal weights (0.5) have 0.1814"],
+        "robustness": ["Level 2: none 95.0 %, brightness 93.0 %", "not augmented: none 94.0 %", "hue 86.0 %"],
+        "by_attribute": ["size: 52.0 % at 0.1 to 0.15, 60.0 % at 0.15 to 0.2", "58.0 % at 5 to 7"],
+        "gates": ["10 classes in the 24 of 512 channels"],
     }.items(),
 )
 def test_alternative_text_holds_the_numbers(name: str, said: list[str]) -> None:
@@ -398,6 +544,128 @@ def test_ablation_joins_what_differs_in_fine_tuning() -> None:
     np.testing.assert_array_equal(joined, [[0.83, 0.95], [0.82, 0.92]])
 
 
+def test_forest_fills_what_is_real_and_only_that() -> None:
+    levels, pairs = plotting.forest(rows(0.82, 0.95), LEVELS).axes
+    assert [float(line.get_xdata()[0]) for line in levels.lines if line.get_marker() == "o"] == [0.82, 0.95]
+    assert [t.get_text() for t in pairs.get_yticklabels()][2] == "Level 3 \N{MINUS SIGN} Level 2"
+    dots = [line for line in pairs.lines if line.get_marker() == "o"]
+    assert [float(dot.get_xdata()[0]) for dot in dots] == [row["difference"] for row in LEVELS]
+    assert [int(dot.get_ydata()[0]) for dot in dots] == list(range(6))
+    better, worse, grey = plotting._BETTER, plotting._WORSE, plotting.COLOURS["documented"]
+    faces = [dot.get_markerfacecolor() for dot in dots]
+    assert faces == [better, better, "white", better, better, worse]
+    assert [dot.get_markeredgecolor() for dot in dots] == [better, better, grey, better, better, worse]
+    spans = [c.get_segments()[0][:, 0] for c in pairs.collections if isinstance(c, LineCollection)]
+    np.testing.assert_allclose(spans, [[row["low"], row["high"]] for row in LEVELS])
+    low, high = pairs.get_xlim()
+    assert low < -0.0092 and high > 0.1345
+
+
+def test_forest_writes_its_columns_row_by_row() -> None:
+    figure = plotting.forest(rows(0.82, 0.95), LEVELS)
+    boxes = dict(drawn_texts(figure))
+    minus = "\N{MINUS SIGN}"
+    for name, *texts in (
+        (f"Level 2 {minus} Level 1", "+12.58", "+1,258"),
+        (f"Level 3 {minus} Level 2", "+0.09", "+9", "0.714"),
+        (f"Level 2, seed 1 {minus} Level 4", f"{minus}0.52", f"{minus}52", "0.010"),
+    ):
+        middle = boxes[name][[1, 3]].mean()
+        for text in texts:
+            assert boxes[text][[1, 3]].mean() == pytest.approx(middle, abs=3)
+    for header, texts in {"points": ("+12.58", "+0.09"), "images": ("+9", f"{minus}52")}.items():
+        for text in texts:
+            assert boxes[text][2] == pytest.approx(boxes[header][2], abs=2)  # flush right
+
+
+def test_a_p_value_shows_on_which_side_of_the_level_it_lies() -> None:
+    shown = [plotting._p_value(p) for p in (1e-200, 0.00099, 0.001, 0.0213, 0.0496, 0.0504, 0.0506, 1.0)]
+    assert shown == ["< 0.001", "< 0.001", "0.001", "0.021", "0.0496", "0.0504", "0.051", "1.000"]
+
+
+def test_a_difference_keeps_zero_in_sight() -> None:
+    for d in (0.2, -0.2):
+        low, high = plotting.forest(rows(0.8), compared(("b", "a", d, 0.001))).axes[1].get_xlim()
+        assert low < 0 < high
+
+
+def test_effects_are_hollow_where_the_interval_contains_zero() -> None:
+    _, ax = plotting.ablation(cells(0.8, 0.8, 0.9, 0.9), effects=some_effects(0.003, 0.1, -0.02)).axes
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [float(dot.get_xdata()[0]) for dot in dots] == [0.003, 0.1, -0.02]
+    assert [dot.get_markerfacecolor() for dot in dots] == ["white", plotting._BETTER, plotting._WORSE]
+
+
+def test_risk_coverage_is_not_ruled_by_the_first_images() -> None:
+    ax = plotting.risk_coverage({"m": curve(0.05, n=1000, noise=3)}).axes[0]
+    line = next(line for line in ax.lines if len(line.get_xdata()) == 1000)
+    assert line.get_ydata()[0] == 1
+    assert ax.get_ylim()[1] == pytest.approx(0.0525)
+
+
+def test_vote_weights_marks_both_weights_on_the_curve() -> None:
+    x = np.array([0, 0.5, 1])
+    ax = plotting.vote_weights(x, [0.4, 0.2, 0.3], 0.75).axes[0]
+    marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() == "D"]
+    assert marks == [(0.75, 0.25), (0.5, 0.2)]
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), np.column_stack([x, [0.4, 0.2, 0.3]]))
+
+
+def test_robustness_draws_every_arm_in_every_row() -> None:
+    arms = shifted("Level 2", "Level 2, not augmented", shifts=3)
+    figure = plotting.robustness(arms)
+    ax = figure.axes[0]
+    dots = [line for line in ax.lines if line.get_marker() in ("o", "s")]
+    expected = [arm[shift][0] for arm in arms.values() for shift in ("none", "brightness", "contrast")]
+    assert [float(dot.get_xdata()[0]) for dot in dots] == expected
+    assert [round(float(dot.get_ydata()[0])) for dot in dots] == [0, 1, 2, 0, 1, 2]
+    first, second = dots[0].get_color(), dots[3].get_color()
+    assert first == plotting.COLOURS["level2"] != second  # of the same level, and yet told apart
+    dotted = [(line.get_xdata()[0], line.get_color()) for line in ax.lines if line.get_linestyle() == ":"]
+    assert dotted == [(0.95, first), (0.94, second)]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(arms)
+    assert [handle.get_color() for handle in legend.legend_handles] == [first, second]
+
+
+def test_by_attribute_has_a_panel_for_each_and_leaves_empty_groups_out() -> None:
+    figure = plotting.by_attribute({"size": grouped(0.5, np.nan, 0.7), "clutter": grouped(0.6)})
+    drawn = [[float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "o"] for ax in figure.axes]
+    assert drawn == [[0.5, 0.7], [0.6]]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["size", "clutter"]
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "0.1 to 0.15"
+    assert "\N{EM DASH} at 0.15 to 0.2" in figure.get_label()
+
+
+def test_gates_shows_the_channels_that_differ_most_by_the_class_they_open_for() -> None:
+    means = np.array([[1.0, 0.9, 1.5, 1.2, 0.7], [1.0, 1.1, 0.5, 1.2, 0.9], [1.0, 1.0, 1.0, 1.2, 1.4]])
+    figure = plotting.gates(torch.from_numpy(means), ("cat", "dog", "frog"), k=3)
+    ax = figure.axes[1]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["2", "1", "4"]  # cat's, dog's, frog's
+    (mesh,) = (c for c in ax.collections if isinstance(c, QuadMesh))
+    shown = np.ma.getdata(mesh.get_array()).reshape(3, 3)
+    np.testing.assert_allclose(shown, [[0.5, -0.1, -0.3], [-0.5, 0.1, -0.1], [0, 0, 0.4]], atol=1e-12)
+    assert mesh.get_clim() == (-0.5, 0.5)
+    assert "channel 2 for cat: 1.500, +0.500" in figure.get_label()
+
+
+def test_colours_stay_apart_and_text_in_them_is_legible() -> None:
+    names = ["soft vote", "Level 4", "Level 4, scaled", "hard vote", "Level 4, seed 1"]
+    colours = plotting._colours(names)
+    assert colours[1] == plotting.COLOURS["level4"]
+    assert len(set(colours)) == len(names)
+    top = plotting.reliability({"Level 4": some_bins(), "Level 4, scaled": some_bins()}).axes[0]
+    assert top.lines[1].get_color() != top.lines[2].get_color()
+
+    def channel(c: float) -> float:  # WCAG 2.1, relative luminance
+        return c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4
+
+    for colour in plotting.COLOURS.values():
+        r, g, b = map(channel, plotting._legible(colour))
+        assert 1.05 / (0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05) > 4.5
+
+
 def test_reliability_leaves_empty_bins_out_and_counts_the_rest() -> None:
     top, below = plotting.reliability({"m": some_bins()}).axes
     np.testing.assert_array_equal(top.lines[1].get_xydata(), [[0.6, 0.5], [0.95, 0.9]])
@@ -460,6 +728,42 @@ def test_levels_keep_their_colours_from_figure_to_figure() -> None:
         (lambda: plotting.reliability({"m": some_bins((0.5, 0.5))}), r"accuracy of 'm'.*B = 3.*\[2\]"),
         (lambda: plotting.cost([{"name": "a", "accuracy": 0.5}]), "seconds or parameters"),
         (lambda: plotting.who_corrects(0, 0, 0, 0, ("a", "b")), "not all 0"),
+        (lambda: plotting.accuracies(rows(float("nan"))), "accuracy, low and high of 'Level 1.*must be finite"),
+        (lambda: plotting.forest([], LEVELS), "rows is empty"),
+        (
+            lambda: plotting.forest(rows(0.5), [{"model": "b", "over": "a"}]),
+            "needs model, .* and p_holm, and has model, over",
+        ),
+        (
+            lambda: plotting.forest(rows(0.5), compared(("b", "a", 0.1, float("nan")))),
+            "numbers of b over a must be finite",
+        ),
+        (
+            lambda: plotting.ablation(cells(0.5), effects=some_effects(0.1, float("nan"), 0.1)),
+            "effect fine-tuning must be finite",
+        ),
+        (lambda: plotting.risk_coverage({}), "curves is empty"),
+        (
+            lambda: plotting.risk_coverage({"m": SimpleNamespace(coverage=[0.5, 1], risk=[0.1], area=0.1)}),
+            r"risk of 'm'.*K = 2.*\[1\]",
+        ),
+        (lambda: plotting.risk_coverage({"m": curve(0.1, n=0)}), "'m' has no points"),
+        (lambda: plotting.vote_weights([0, 1], [0.1], 0.5), r"val_nll.*W = 2.*\[1\]"),
+        (lambda: plotting.vote_weights([0, 0.5, 0.5], [0.1] * 3, 0.5), "weights must .* rise"),
+        (lambda: plotting.vote_weights([0, 1], [0.1, 0.2], 1.5), "chosen must lie among .* 1.5"),
+        (lambda: plotting.robustness({}), "the first of them 'none'"),
+        (lambda: plotting.robustness({"a": {"hue": (0.1, 0, 0.2)}}), "the first of them 'none'.*hue"),
+        (
+            lambda: plotting.robustness(shifted("a", shifts=2) | shifted("b", shifts=3)),
+            "the same shifts.*brightness.*contrast",
+        ),
+        (lambda: plotting.robustness({"a": {"none": (0.1, 0.2)}}), r"'none' of 'a'.*three numbers.*\[2\]"),
+        (lambda: plotting.by_attribute({}), "tables is empty"),
+        (lambda: plotting.by_attribute({"size": grouped(0.5).drop(columns="low")}), "'size' lacks low"),
+        (lambda: plotting.by_attribute({"size": grouped(np.nan)}), "no group of size"),
+        (lambda: plotting.gates(gate_means(3), ("cat", "dog")), r"means.*C = 2.*\[3, 512\]"),
+        (lambda: plotting.gates(np.full((2, 4), np.nan), ("cat", "dog")), "two classes"),
+        (lambda: plotting.gates(gate_means(2), ("cat", "dog"), k=0), "k must be at least 1"),
     ],
 )
 def test_what_is_wrong_is_named(call: Callable[[], Figure], message: str) -> None:

@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 
 from cifarlib import documented, recipes
-from cifarlib.recipes import ARMS, LEVEL1, LEVEL2, LEVEL3, Profile, Recipe, documented_recipe, origin, resolve
+from cifarlib.recipes import (
+    ARMS,
+    LEVEL1,
+    LEVEL1_ARMS,
+    LEVEL2,
+    LEVEL3,
+    Profile,
+    Recipe,
+    documented_recipe,
+    origin,
+    resolve,
+)
 
 NAN, INF = math.nan, math.inf
 FIELDS = [f.name for f in fields(Recipe)]
@@ -187,6 +198,14 @@ def test_the_arms_differ_from_level_2_in_the_two_factors_alone(overrides: dict[s
         assert getattr(resolved["level2_noaug_frozen"], key.removeprefix("level2.")) == value
 
 
+def test_the_arm_of_level_1_differs_in_batchnorm_alone() -> None:
+    _, resolved = resolve("full", overrides={"level1.epochs": 3, "level2.epochs": 4})
+    arm = resolved["level1_batchnorm"]
+    assert (arm.batchnorm, arm.epochs) == ("train", 3)
+    assert replace(arm, name="level1", batchnorm="source") == resolved["level1"]
+    assert documented_recipe("level1_batchnorm") == replace(arm, epochs=LEVEL1.epochs)
+
+
 # --- Values ------------------------------------------------------------------------------------------------
 
 NOT_TEXT: list[Any] = [None, 1, ""]
@@ -199,7 +218,7 @@ BAD: dict[str, list[Any]] = {
     "model": [*NOT_TEXT, "resnet18", "ResNet50"],
     "weights": NOT_TEXT,
     "trainable": [*NOT_TEXT, "layer3", "fc"],
-    "batchnorm": [*NOT_TEXT, "train"],
+    "batchnorm": [*NOT_TEXT, "frozen"],
     "dilation": NOT_BOOLEAN,
     "se_ratio": [*NOT_INTEGER, 0],
     "se_init": [*NOT_TEXT, "zero"],
@@ -476,7 +495,7 @@ def test_pretraining_takes_narrow_keys_only(profile: str) -> None:
 def test_a_broad_dilation_reaches_the_resnets_alone() -> None:
     _, resolved = resolve("full", overrides={"dilation": True})
     reached = {name for name, recipe in resolved.items() if recipe.dilation}
-    assert reached == {"level1", "level2", "level3", *ARMS}
+    assert reached == {"level1", "level2", "level3", *LEVEL1_ARMS, *ARMS}
 
 
 @pytest.mark.parametrize("profile", ["full", "demo"])

@@ -306,6 +306,34 @@ def test_the_index_shows_what_was_measured(made: Any, tmp_path: Path) -> None:
     ]
 
 
+def test_the_index_shows_which_differences_are_real_and_the_verdicts(made: Any, tmp_path: Path) -> None:
+    verdicts = ["holds", "holds", "not measurable here"]
+    rows = [
+        {"claim": f"claim {i}", "section": "1", "evidence": "", "verdict": verdict}
+        for i, verdict in enumerate(verdicts)
+    ]
+    compared = {"model": "level2", "over": "level1", "difference": 0.125, "low": 0.1, "high": 0.15, "images": 25}
+    compared |= {"only_model": 30, "only_over": 5, "p": 2e-5, "p_holm": 2e-5}
+    page = index(
+        made,
+        tmp_path / "r",
+        levels={"level1": measured(0.5, claims=rows), "level2": measured(0.625)},
+        comparisons=[compared],
+    )
+    alt = page.find("img")["alt"].replace("\u00a0", " ").replace("\u2212", "-")
+    assert "12.5" in alt and "Level 2 - Level 1" in alt
+    table = page.find_all("table")[1]
+    assert [th.get_text() for th in table.thead.find_all("th")] == [
+        "Level",
+        "holds",
+        "does not hold",
+        "not measurable here",
+        "claims in all",
+    ]
+    assert [td.get_text() for td in table.tbody.find_all("td")] == ["2", "0", "1", "3"]
+    assert table.find("a")["href"] == "level1_x.html"
+
+
 def test_on_cifar10_the_documents_stand_beside_the_measured(made: Any, tmp_path: Path) -> None:
     data = {
         "source": "cifar10",

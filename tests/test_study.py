@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from cifarlib import Study, data, evaluation, training
+from cifarlib import Study, data, evaluation, robustness, training
 from cifarlib.runs import RunError
 
 # The whole study in seconds: few small images, one epoch, no pretraining.
@@ -182,3 +183,91 @@ def test_photographs_run_from_start_to_result(photographs: Path, tmp_path: Path)
     assert here.classes[0] == "airplane" and len(here.classes) == 10
     assert run.history["train_loss"].iloc[1] < run.history["train_loss"].iloc[0]
     assert "Images from the folder" in here.notice() and not here.documented_setting
+
+
+def test_other_seeds_are_runs_of_their_own(tmp_path: Path) -> None:
+    here = study(tmp_path, seeds=2)
+    runs = here.runs("level1")
+    assert list(runs) == [0, 1] and [run.recipe.seed for run in runs.values()] == [0, 1]
+    assert runs[0].path == here.run("level1").path != runs[1].path
+    assert study(tmp_path).find("level1", seed=1) is not None  # found whether or not it was asked for
+    assert study(tmp_path).find("level1", seed=2) is None
+    accuracies = [run.metrics["test_accuracy"] for run in runs.values()]
+    spread = here.results()["level1"]["seeds"]
+    assert spread["accuracies"] == accuracies
+    assert spread["seed_sd"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert "seeds" not in study(tmp_path).results()["level1"]
+
+
+def test_levels_are_compared_on_the_same_images(tmp_path: Path) -> None:
+    here = study(tmp_path)
+    assert here.comparisons() == []
+    labels = here.split.test.labels.numpy()
+    probs = {name: here.run(name).predictions["test_probs"] for name in ("level1", "level2")}
+    (row,) = here.comparisons()
+    assert (row["model"], row["over"]) == ("level2", "level1")
+    test = evaluation.mcnemar(probs["level2"], probs["level1"], labels)
+    assert (row["only_model"], row["only_over"], row["p"]) == test
+    assert here.predictions("level4") is None
+
+
+def test_calibration_in_the_results_is_fitted_on_validation(tmp_path: Path) -> None:
+    here = study(tmp_path)
+    run = here.run("level1")
+    found = here.results()["level1"]["calibration"]
+    val, test = (run.predictions[f"{part}_probs"] for part in ("val", "test"))
+    t = evaluation.temperature(evaluation.log_probs(val), run.predictions["val_labels"])
+    assert found["temperature"] == t
+    labels = run.predictions["test_labels"]
+    assert found["before"]["ece"] == evaluation.ece(test, labels)
+    assert found["after"]["nll"] == evaluation.nll(evaluation.apply_temperature(test, t), labels)
+
+
+def test_robustness_asks_runs_about_altered_images(tmp_path: Path) -> None:
+    here = study(tmp_path)
+    for name in ("level2", "level2_noaug", "level1"):
+        here.run(name)
+    names = ["level2", "level2_noaug", "level1"]
+    found = here.robustness(names, kinds=("hue", "noise"), strengths=(1, 2), images=12)
+    shifts = ["none", "hue, mild", "noise, mild", "hue", "noise"]
+    assert {name: list(of) for name, of in found.items()} == dict.fromkeys(found, shifts)
+    sample = here.split.test.take(range(12))
+    labels = sample.labels.numpy()
+    for name in found:
+        # Features shared between arms change nothing: every model by itself gives the same.
+        engine = training.Engine(here.model(name), here.recipe(name), here.device)
+        expected = [engine.probs(v).argmax(1) == labels for v in robustness.shifted(sample.images, "hue", 2)]
+        np.testing.assert_array_equal(found[name]["hue"], np.mean(expected, axis=0))
+        right = here.run(name).predictions["test_probs"][:12].argmax(1) == labels
+        np.testing.assert_array_equal(found[name]["none"], right)
+    assert {len(of["noise"]) for of in found.values()} == {12}
+
+
+def test_another_test_set_is_one_more_column(tmp_path: Path) -> None:
+    """The study's own test images, saved as CIFAR-10.1 is and as a folder, give the study's own accuracies."""
+    here = study(tmp_path / "runs")
+    arrays = tmp_path / "own"
+    arrays.mkdir()
+    np.save(arrays / "copy_data.npy", here.split.test.images.permute(0, 2, 3, 1).numpy())
+    np.save(arrays / "copy_labels.npy", here.split.test.labels.numpy())
+    with pytest.raises(ValueError, match=r"no level has been run under .*runs: train one first"):
+        here.evaluate(arrays)
+    for name in ("level1", "level3", "efficientnet"):
+        here.run(name)
+    found = here.evaluate(arrays)
+    assert (found["name"], found["images"]) == ("own", 30)
+    assert found["classes"] == dict.fromkeys(here.classes, 3)
+    results = here.results()
+    assert set(found["levels"]) == {"level1", "level3", "level4"}
+    for level, values in found["levels"].items():
+        assert values["test_accuracy"] == values["own"] == results[level]["test_accuracy"]
+        assert values["test_interval"] == results[level]["test_interval"]
+    folder = tmp_path / "cats"
+    (folder / "cat").mkdir(parents=True)
+    cats = here.split.test.labels.numpy() == here.classes.index("cat")
+    for i in np.flatnonzero(cats):
+        Image.fromarray(here.split.test.images[i].permute(1, 2, 0).numpy()).save(folder / "cat" / f"{i}.png")
+    (only,) = {level["images"] for level in [here.evaluate(folder)]}
+    assert only == 3
+    right = here.run("level1").predictions["test_probs"][cats].argmax(1) == here.classes.index("cat")
+    assert here.evaluate(folder)["levels"]["level1"]["test_accuracy"] == right.mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -324,16 +324,21 @@ def test_cams_average_what_was_measurable() -> None:
     measured = {
         "map_size": 4,
         "compactness": np.array([0.2, nan, 0.4]),
+        "entropy": np.array([0.7, nan, 0.9]),
         "pointing": np.array([True, False, True]),
         "energy": np.array([0.5, nan, 0.25]),
         "centre_pointing": np.array([True, True, False]),
         "centre_energy": np.array([0.2, 0.2, 0.35]),
         "object_share": np.array([0.1, 0.2, 0.3]),
     }
-    table = cells(tables.cams({"a": measured, "b": {"map_size": 2, "compactness": np.array([0.5])}}))
+    blank = {"map_size": 2, "compactness": np.array([0.5]), "entropy": np.array([1.0])}
+    road = {"road": np.array([0.25, nan, 0.25])}
+    table = cells(tables.cams({"a": measured, "b": blank, "c": blank | road}))
     assert table["a"] == {
         "map": "4 x 4",
         "compactness": "0.300",
+        "entropy": "0.800",
+        "ROAD (95 % interval)": table["a"]["ROAD (95 % interval)"],
         "on the object": "66.7 %",
         "centre, on it": "66.7 %",
         "energy inside": "37.5 %",
@@ -341,7 +346,163 @@ def test_cams_average_what_was_measurable() -> None:
         "object's share": "20.0 %",
     }
     assert (table["b"]["map"], table["b"]["compactness"]) == ("2 x 2", "0.500")
-    assert pd.isna(table["b"]["on the object"])
+    assert pd.isna(table["b"]["on the object"]) and pd.isna(table["a"]["ROAD (95 % interval)"])
+    assert table["c"]["ROAD (95 % interval)"] == "+0.250 (+0.250 to +0.250)"
+
+
+def test_cam_differences_are_paired_and_leave_blank_maps_out() -> None:
+    nan = float("nan")
+    first = {"compactness": np.array([0.5, 0.5, nan]), "entropy": np.array([0.9, 0.9, 0.9]), "map_size": 4}
+    second = {"compactness": np.array([0.25, 0.25, 0.25]), "entropy": np.array([1.0, 1.0, 1.0]), "map_size": 4}
+    table = cells(tables.cam_differences(first | {"energy": np.array([1.0])}, second))
+    assert list(table) == ["compactness", "entropy"]
+    assert table["compactness"]["difference (95 % interval)"] == "+0.250 (+0.250 to +0.250)"
+    assert (table["compactness"]["images"], table["entropy"]["images"]) == ("2", "3")
+    assert table["entropy"]["difference (95 % interval)"] == "-0.100 (-0.100 to -0.100)"
+
+
+def test_effects_of_four_arms_by_hand() -> None:
+    arms = {
+        "level2_noaug_frozen": 4,
+        "level2_frozen": 6,
+        "level2_noaug": 7,
+        "level2": 10,
+    }
+    runs = {name: run(documented_recipe(name), right=right, n=20) for name, right in arms.items()}
+    right = tables.right_by_arm(runs.values())
+    assert {key: int(value.sum()) for key, value in right.items()} == {
+        (False, False): 4,
+        (True, False): 6,
+        (False, True): 7,
+        (True, True): 10,
+    }
+    table = tables.effects(evaluation.factorial(right))
+    # Augmentation: (2 + 3) / 2 of 20; fine-tuning: (3 + 4) / 2; one image more with both.
+    starts = [text.split(" (")[0] for text in table["points (95 % interval)"]]
+    assert dict(zip(table.index, starts, strict=True)) == {
+        "augmentation": "+12.50",
+        "fine-tuning": "+17.50",
+        "interaction": "+5.00",
+    }
+
+
+def test_seeds_stand_beside_the_choice_of_test_images() -> None:
+    table = cells(tables.seeds({"several": [0.8, 0.82, 0.81], "one": [0.5]}, 100))
+    assert table["several"] == {
+        "seeds": "3",
+        "mean test accuracy": "81.00 %",
+        "deviation between seeds": "1.00 points",
+        "deviation from the choice of test images": f"{100 * np.sqrt(0.81 * 0.19 / 100):.2f} points",
+    }
+    assert table["one"]["deviation between seeds"] == "one seed"
+    assert table["one"]["deviation from the choice of test images"] == "5.00 points"
+
+
+def test_comparisons_name_both_and_count_images() -> None:
+    labels = np.zeros(100, dtype=int)
+    right = {"a": np.arange(100) < 40, "b": np.arange(100) < 60}
+    probs = {name: np.where(r[:, None], [0.9, 0.1], [0.1, 0.9]) for name, r in right.items()}
+    table = cells(tables.comparisons(evaluation.compare(probs, labels)))
+    assert list(table) == ["b - a"]
+    row = table["b - a"]
+    assert row["difference in points (95 % interval)"].startswith("+20.00 (+")
+    assert (row["images"], row["only the first right"], row["only the second right"]) == ("+20", "20", "0")
+    assert row["p (McNemar)"] == row["p (Holm)"] == "< 0.001"
+    assert tables.p_value(0.0321) == "0.032"
+
+
+def test_calibration_before_and_after_one_temperature() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, 3))
+    labels = (rng.random(400)[:, None] > (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).cumsum(1)).sum(1)
+    sharp = np.exp(3 * logits) / np.exp(3 * logits).sum(1, keepdims=True)
+    of = {"val_probs": sharp, "val_labels": labels, "test_probs": sharp, "test_labels": labels}
+    table = tables.calibration({"m": of})
+    t = evaluation.temperature(evaluation.log_probs(sharp), labels)
+    assert list(table.index) == ["m, as trained", f"m, at T = {t:.2f}"]
+    assert 2 < t < 4  # it was sharpened three times
+    before, after = cells(table).values()
+    assert before["NLL"] == f"{evaluation.nll(sharp, labels):.4f}"
+    assert float(after["NLL"]) < float(before["NLL"])
+    assert before["ECE"] == tables.percent(evaluation.ece(sharp, labels))
+    assert before["if calibrated"] == tables.percent(evaluation.ece_if_calibrated(sharp))
+
+
+def test_robustness_compares_what_two_runs_lose() -> None:
+    ones = np.ones(8)
+    right = {
+        "level2": {"none": ones, "hue": np.array([1, 1, 1, 1, 1, 1, 0.5, 0.5])},
+        "level2_noaug": {"none": ones, "hue": np.array([1, 1, 1, 1, 0, 0, 0, 0])},
+    }
+    table = cells(tables.robustness(right))
+    assert table["none"]["kept more by the first, points"] == ""
+    assert table["hue"]["level2"].startswith("87.50 % (")
+    # Lost by the first an eighth, by the second a half.
+    assert table["hue"]["kept more by the first, points"].startswith("+37.50 (")
+    assert list(tables.robustness({"level2": right["level2"]})) == ["level2"]
+    assert tables.shift_accuracies(right)["level2"]["none"] == (1.0, 1.0, 1.0)
+
+
+def test_recall_differences_and_pairs_of_classes() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    a = np.eye(2)[[0, 0, 0, 1, 1, 1]]
+    b = np.eye(2)[[0, 1, 1, 1, 1, 1]]
+    table = cells(tables.recall_differences(evaluation.recall_differences(a, b, labels, ["cat", "dog"])))
+    assert table["cat"]["recall, points (95 % interval)"].startswith("+50.00 (")
+    assert (table["cat"]["images"], table["cat"]["of"], table["dog"]["images"]) == ("+2", "4", "+0")
+
+    classes = ("bird", "cat", "dog")
+    first = np.array([[5, 2, 0], [1, 4, 3], [0, 6, 2]])
+    counted = cells(tables.pair_counts({"one": first, "two": first.T}, classes))
+    assert counted == {
+        "cat and dog": {"one": "9", "two": "9"},
+        "bird and cat": {"one": "3", "two": "3"},
+        "all errors": {"one": "12", "two": "12"},
+    }
+    other = tables.pair_counts({"one": first}, ("x", "y", "z"))
+    assert list(other.index) == ["y and z", "all errors"]  # the worst pair, where the documents' are not there
+
+
+def test_diversity_of_pairs() -> None:
+    labels = np.zeros(10, dtype=int)
+    a, b = (np.eye(2)[np.isin(np.arange(10), wrong).astype(int)] for wrong in ([0, 1, 2], [2, 3]))
+    table = cells(tables.diversity({"pair": evaluation.agreement(a, b, labels)}))
+    # Both right 6, only a 1, only b 2, both wrong 1: Q = (6 - 2) / (6 + 2).
+    assert table["pair"] == {
+        "exactly one right": "30.00 %",
+        "both wrong": "10.00 %",
+        "Q statistic": "0.500",
+        "at least one right": "90.00 %",
+    }
+
+
+def test_members_list_gain_and_cost() -> None:
+    one = run(LEVEL3, right=10, n=20, parameters=2_000_000, seconds=60.0)
+    two = run(documented_recipe("efficientnet"), right=20, n=20, parameters=4_000_000, seconds=30.0)
+    object.__setattr__(two, "predictions", two.predictions | {"test_probs": np.eye(2)[np.arange(20) % 2]})
+    table = cells(tables.members([one, two]))
+    assert list(table) == ["level3", "+ efficientnet"]
+    assert table["level3"]["test accuracy (95 % interval)"] == tables.interval(0.5, 20)
+    # Where the first is wrong it says 0.8 against the second's 1: the vote is always right.
+    assert table["+ efficientnet"]["gain in points"].startswith("+50.00 (")
+    assert table["+ efficientnet"]["points a million parameters"] == "+12.500"
+    assert table["+ efficientnet"]["points a minute of training"] == "+100.00 a min"
+
+
+def test_a_second_test_set_is_a_column() -> None:
+    found = {"test_accuracy": 0.7, "test_interval": [0.6, 0.8], "own": 0.75, "own_interval": [0.5, 0.9]}
+    second = {"name": "photos", "images": 50, "classes": {}, "levels": {"level2": found}}
+    title = "on photos, 50 images"
+    assert cells(tables.second_test(second)) == {
+        "Level 2": {
+            "the study's test images": "75.00 % (50.00 to 90.00)",
+            title: "70.00 % (60.00 to 80.00)",
+            "difference in points": "-5.00",
+        }
+    }
+    summary = cells(tables.summary(RESULTS, 40, second))
+    assert summary["Level 2"][title] == "70.00 % (60.00 to 80.00)"
+    assert pd.isna(summary["Level 1"][title])
 
 
 def test_costs() -> None:
@@ -452,10 +613,14 @@ class Text(HTMLParser):
 
 
 def shown(frame: pd.DataFrame) -> dict[str, str]:
+    return bundle(lambda: tables.show(frame))
+
+
+def bundle(display: Callable[[], None]) -> dict[str, Any]:
     InteractiveShell.instance()
     try:
         with capture_output() as captured:
-            tables.show(frame)
+            display()
     finally:
         InteractiveShell.clear_instance()
     (output,) = captured.outputs
@@ -477,6 +642,13 @@ def test_show_gives_a_page_and_a_terminal_the_whole_table() -> None:
         assert line.startswith(name)
         assert line.count(long) == 1
         assert line.endswith("cell 29")
+
+
+def test_a_claims_table_leaves_its_rows_for_the_report() -> None:
+    row = {"section": "6", "claim": "a < b", "verdict": "holds", "evidence": "1 > 0", "rule": "r"}
+    data = bundle(lambda: tables.show_claims([row]))
+    assert data[tables.CLAIMS_MIME] == [row]
+    assert Text(data["text/html"]).rows[1] == ["1", "6", "a < b", "holds", "1 > 0", "r"]
 
 
 def test_show_escapes_names_and_cells() -> None:

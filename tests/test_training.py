@@ -60,8 +60,11 @@ def assert_same_state(a: models.Classifier, b: models.Classifier) -> None:
 
 # Ten losses of level 2 on 16 built-in images, one step an epoch, in fp32 on one thread. They hold the order of
 # images, augmentation, normalisation, model, initial values, optimiser and schedule together: a change that
-# moves them is a change of every result, and is to be made on purpose.
-GOLDEN = (2.74342, 1.94043, 1.58908, 2.0205, 2.09605, 0.895099, 1.70107, 1.6446, 1.54424, 1.50847)
+# moves them is a change of every result, and is to be made on purpose. The learning rate is a small one: at level
+# 2's own, random weights jump so far in a step that the rounding of one processor's kernels and another's, 1e-7 at
+# first, is 2e-2 by the tenth step. At this one kernels for SSE and for AVX2 stay within 3e-5 of each other.
+GOLDEN_RATE = 1e-5
+GOLDEN = (2.74342, 2.7951, 2.76215, 2.82669, 2.84556, 2.68052, 2.59965, 2.56833, 2.89546, 2.82962)
 
 
 def golden_losses(learning_rate: float, images: tuple[ImageSet, ImageSet]) -> np.ndarray:
@@ -71,11 +74,11 @@ def golden_losses(learning_rate: float, images: tuple[ImageSet, ImageSet]) -> np
 
 
 def test_golden_losses(images: tuple[ImageSet, ImageSet]) -> None:
-    np.testing.assert_allclose(golden_losses(3e-4, images), GOLDEN, rtol=1e-4)
+    np.testing.assert_allclose(golden_losses(GOLDEN_RATE, images), GOLDEN, rtol=1e-4)
 
 
 def test_another_learning_rate_breaks_the_golden_losses(images: tuple[ImageSet, ImageSet]) -> None:
-    others = golden_losses(3.3e-4, images)
+    others = golden_losses(1.1 * GOLDEN_RATE, images)
     assert others[0] == pytest.approx(GOLDEN[0], rel=1e-4)  # the first step has not moved yet
     assert (np.abs(others[1:] / np.array(GOLDEN[1:]) - 1) > 1e-4).sum() >= 8
 
@@ -178,6 +181,45 @@ def test_batchnorm_target_takes_the_statistics_of_the_training_images(
     torch.testing.assert_close(model.trunk.bn1.running_mean, maps.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-5)
 
 
+def test_batchnorm_left_in_training_mode_drifts_and_nothing_else_does(images: tuple[ImageSet, ImageSet]) -> None:
+    """As in a script that freezes the parameters and calls `train()`: written out here with plain torch."""
+    recipe = replace(LEVEL1, batchnorm="train", epochs=1)
+    start = models.build(recipe, 10)
+    before = {name: value.clone() for name, value in start.state_dict().items()}
+    fitted, model = train(recipe, images)
+    assert fitted.cost["cached_features"] is False
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.rpartition(".")[2] for name in moved if name.startswith("trunk.")} == {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
+    assert {name for name in moved if name.startswith("tail.")} == {"tail.fc.weight", "tail.fc.bias"}
+    assert not any(module.training for module in model.trunk.modules())
+
+    net = torch.nn.Sequential(start.trunk, start.tail)
+    optimizer = torch.optim.Adam(start.tail.parameters(), lr=recipe.learning_rate)
+    order = torch.Generator().manual_seed(training.derive_seed(recipe.seed, 0, "order"))
+    losses = []
+    for index in torch.randperm(len(images[0]), generator=order).split(recipe.batch_size):
+        for norm in models.batchnorms(start.trunk):
+            norm.train()
+        loss = F.cross_entropy(net(data.prepare(images[0].images[index], recipe)), images[0].labels[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert fitted.history["train_loss"][0] == pytest.approx(np.mean(losses), rel=1e-5)
+    for name, value in start.trunk.state_dict().items():
+        torch.testing.assert_close(model.trunk.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    # Validation sees the averages as they are after the epoch.
+    for norm in models.batchnorms(start.trunk):
+        norm.eval()
+    with torch.no_grad():
+        probs = net(data.prepare(images[1].images, recipe)).softmax(dim=1).numpy()
+    np.testing.assert_allclose(fitted.val_probs, probs, atol=1e-4)
+
+
 def test_the_callers_random_state_is_left_alone(images: tuple[ImageSet, ImageSet]) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -269,9 +311,10 @@ def test_resumed_after_kill_9_equals_uninterrupted(images: tuple[ImageSet, Image
     [
         {"augment": False},  # resumed on cached features
         {"augment": False, "batchnorm": "target", "trainable": "head"},
+        {"augment": False, "batchnorm": "train", "trainable": "head"},
         {"precision": "bf16-mixed"},
     ],
-    ids=lambda changes: "-".join(changes),
+    ids=lambda changes: "-".join(map(str, changes.values())),
 )
 def test_resumed_equals_uninterrupted(
     images: tuple[ImageSet, ImageSet], tmp_path: Path, changes: dict[str, object]
@@ -314,8 +357,9 @@ def test_a_run_goes_on_in_another_precision_and_says_so(images: tuple[ImageSet, 
     assert fitted.cost["precision"] == "bf16-mixed, from epoch 2 on, 32-true"
 
 
-def test_measuring_the_pace_changes_nothing(images: tuple[ImageSet, ImageSet]) -> None:
-    engine = training.Engine(models.build(LEVEL2, 10), LEVEL2, CPU)
+@pytest.mark.parametrize("recipe", [LEVEL2, replace(LEVEL1, batchnorm="train")], ids=["level2", "drifting"])
+def test_measuring_the_pace_changes_nothing(recipe: Recipe, images: tuple[ImageSet, ImageSet]) -> None:
+    engine = training.Engine(models.build(recipe, 10), recipe, CPU)
     before = {name: value.clone() for name, value in engine.model.state_dict().items()}
     state = torch.get_rng_state()
     pace = training.measure_pace(engine, images[0])
@@ -357,14 +401,34 @@ def test_the_validation_probabilities_are_the_trained_models(images: tuple[Image
     np.testing.assert_array_equal(fitted.val_probs, engine.probs(images[1].images))
 
 
+def test_engines_share_a_trunk_only_where_it_gives_the_same_features(images: tuple[ImageSet, ImageSet]) -> None:
+    def engine(recipe: Recipe) -> training.Engine:
+        return training.Engine(models.build(recipe, 10), recipe, CPU)
+
+    first = engine(LEVEL2)
+    shared = engine(replace(LEVEL2, name="arm", augment=False, learning_rate=1e-2))
+    assert training.same_trunk(first, shared)
+    x = images[1].images
+    assert torch.equal(first.logits(x), first.logits(x, shared.features(x)))
+    for changes in (
+        {"image_size": 64},
+        {"interpolation": "bicubic"},
+        {"dilation": True},
+        {"trainable": "head"},
+        {"seed": 1},  # without pretrained weights the trunk is drawn from it
+        {"precision": "bf16-mixed"},
+    ):
+        assert not training.same_trunk(first, engine(replace(LEVEL2, **changes))), changes  # type: ignore[arg-type]
+
+
 FAULTS = """
     import resource, sys
     import torch
     from cifarlib import training
     if sys.argv[1] == "kept":
         training._keep_freed_memory()
-    for repeat in range(10):
-        if repeat == 2:
+    for repeat in range(12):
+        if repeat == 4:  # the heap may take another block before it has settled
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.zeros(2**24)  # 64 MiB
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
