@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cifarlib import reports
@@ -175,8 +176,8 @@ def _evaluate(options: argparse.Namespace) -> int:
                 data_root=options.data_root,
                 overrides=dict(map(_field, options.fields)),
             )
-            found = study.evaluate(options.path)
-    except (ValueError, FileNotFoundError) as error:
+            found = study.evaluate(study.load_test(options.path), Path(options.path).name)
+    except (ValueError, OSError, MemoryError) as error:
         return _refuse(error)
     if options.json:
         print(json.dumps(found, indent=2))

@@ -181,6 +181,17 @@ def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.argsort(place, kind="stable")
 
 
+def sample(images: ImageSet, n: int, seed: int = 0) -> ImageSet:
+    """Return `n` images of a set, or all it has: the classes in their shares, in the order of the set.
+
+    Raises:
+        ValueError: n is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"a sample of {n} images says nothing: ask for at least 1")
+    return images.take(np.sort(_stratified(images.labels.cpu().numpy(), seed)[:n]))
+
+
 # --- Built-in images ---------------------------------------------------------------------------------------
 
 
@@ -423,13 +434,18 @@ def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
     if size is None:
         small = all(_pixels(file) == (CIFAR10_SIZE, CIFAR10_SIZE) for file in chosen)
         size = CIFAR10_SIZE if small else image_size
-    need, free = len(chosen) * 3 * size * size, psutil.virtual_memory().available
+    _check_memory(len(chosen), size, root, f"lower store_size={size}, train_size, val_size or test_size")
+    return Split(*(ImageSet.of(_decode(part, size), y, classes, "folder") for part, y in parts))
+
+
+def _check_memory(n: int, size: int, root: Path, remedy: str) -> None:
+    """Refuse to decode `n` images at `size` pixels where they would not fit into the free memory."""
+    need, free = n * 3 * size * size, psutil.virtual_memory().available
     if need > free:
         raise MemoryError(
-            f"{len(chosen)} images of {root} at {size} pixels need {need / 2**30:.1f} GiB and "
-            f"{free / 2**30:.1f} GiB are free: lower store_size={size}, train_size, val_size or test_size"
+            f"{n} images of {root} at {size} pixels need {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are "
+            f"free: {remedy}"
         )
-    return Split(*(ImageSet.of(_decode(part, size), y, classes, "folder") for part, y in parts))
 
 
 def load_test(path: str | Path, classes: Sequence[str], size: int) -> ImageSet:
@@ -445,6 +461,7 @@ def load_test(path: str | Path, classes: Sequence[str], size: int) -> ImageSet:
     Raises:
         FileNotFoundError: there is no such folder or file.
         ValueError: a class the study does not know, no images, or arrays that are not CIFAR-10.1's.
+        MemoryError: the decoded images would not fit into memory.
     """
     root = Path(path).expanduser()
     if not root.exists():
@@ -465,7 +482,9 @@ def load_test(path: str | Path, classes: Sequence[str], size: int) -> ImageSet:
     if not present:
         raise ValueError(f"{folder} holds no images: put them into a folder for each class, such as {classes[0]}/")
     files = [(file, classes.index(f.name)) for f in present for file in _images(f)]
-    return ImageSet.of(_decode([file for file, _ in files], size), [y for _, y in files], classes, "folder")
+    _check_memory(len(files), size, folder, "give a folder with fewer images")
+    labels = torch.tensor([label for _, label in files])
+    return ImageSet.of(_decode([file for file, _ in files], size), labels, classes, "folder")
 
 
 def _arrays(path: Path, classes: Sequence[str], size: int) -> ImageSet:

@@ -404,6 +404,12 @@ CORRECTIONS: tuple[Correction, ...] = (
     Correction(
         "level3",
         11,
+        "Meta-learning is addressed in level 4.",
+        "Level 4 learns nothing about how to combine its members: section 4 fixes both weights at 0.5.",
+    ),
+    Correction(
+        "level3",
+        11,
         "Calibration is addressed in level 4.",
         "Level 4, section 7, lists calibration among what it does not address.",
     ),

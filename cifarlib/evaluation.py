@@ -11,6 +11,7 @@ accuracies are what `seed_spread` is for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
-from scipy.stats import binomtest, rankdata
+from scipy.stats import binomtest, chi2, norm, rankdata
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 Array = npt.NDArray[np.floating]
@@ -113,6 +114,14 @@ def _checked_right(right: npt.ArrayLike, name: str = "right") -> Bools:
     return checked
 
 
+def _checked_marks(marks_a: npt.ArrayLike, marks_b: npt.ArrayLike, name: str) -> tuple[Bools, Bools]:
+    """`{name}_a` and `{name}_b` as boolean `[N]` arrays of the same images."""
+    a, b = _checked_right(marks_a, f"{name}_a"), _checked_right(marks_b, f"{name}_b")
+    if len(a) != len(b):
+        raise ValueError(f"{name}_a and {name}_b must be of the same images, not {len(a)} and {len(b)}")
+    return a, b
+
+
 def _equal_groups(values: Array, groups: int) -> Ints:
     """The group `[N]`, 0 to groups - 1 by rising value, of each image: groups as equal in size as ties allow.
 
@@ -190,6 +199,43 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     return float(interval.low), float(interval.high)
 
 
+def independent_difference(
+    successes_a: int, n_a: int, successes_b: int, n_b: int, confidence: float = 0.95
+) -> Estimate:
+    """Difference between two proportions of different images, by Newcombe's hybrid score method.
+
+    With `d = p_a - p_b` and (l, u) the Wilson interval of each, from
+    `d - sqrt((p_a - l_a)² + (u_b - p_b)²)` to `d + sqrt((u_a - p_a)² + (p_b - l_b)²)`. Like Wilson's it keeps a
+    width where all or none succeed. Two models on the same images are not independent: `paired_difference`
+    is for them. Source: Newcombe (1998), "Interval estimation for the difference between independent
+    proportions: comparison of eleven methods", method 10.
+
+    Args:
+        successes_a: How many of the first group succeeded, 0 to n_a.
+        n_a: Size of the first group, at least 1.
+        successes_b: How many of the second group succeeded, 0 to n_b.
+        n_b: Size of the second group, at least 1.
+        confidence: Coverage aimed at, between 0 and 1.
+
+    Returns:
+        `(value, low, high)`: the first proportion less the second, fractions in [-1, 1].
+
+    Raises:
+        ValueError: An argument is outside its range.
+
+    Example:
+        >>> d = independent_difference(56, 70, 48, 80)  # Newcombe's own example: 0.8 against 0.6
+        >>> f"{d.value:.4f}, {d.low:.4f} to {d.high:.4f}"
+        '0.2000, 0.0524 to 0.3339'
+    """
+    low_a, high_a = wilson_interval(successes_a, n_a, confidence)
+    low_b, high_b = wilson_interval(successes_b, n_b, confidence)
+    a, b = successes_a / n_a, successes_b / n_b
+    low = a - b - math.hypot(a - low_a, high_b - b)
+    high = a - b + math.hypot(high_a - a, b - low_b)
+    return Estimate(float(a - b), float(low), float(high))
+
+
 def mean_interval(
     values: npt.ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
@@ -199,8 +245,9 @@ def mean_interval(
     means. Of a difference per image between two models (`nll_each` of one less that of the other) it is the
     interval of `paired_bootstrap`, faster. It is too narrow where a handful of images decide (of an
     overconfident model's NLL, simulated, a 95 % interval held the truth in 93 % of test sets of 300 images, in
-    91 % of 100), and of no width where all values are equal. Source: Efron and Tibshirani
-    (1993), "An introduction to the bootstrap", chapter 13.
+    91 % of 100), and of no width where all values are equal: of right and wrong, `wilson_interval` and
+    `paired_difference` keep one. Source: Efron and Tibshirani (1993), "An introduction to the bootstrap",
+    chapter 13.
 
     Args:
         values: One number per image `[N]`, N >= 1.
@@ -221,17 +268,25 @@ def mean_interval(
     """
     values = _checked_values(values)
     _check_resampling(resamples, confidence)
-    rng = np.random.default_rng(seed)
     n = len(values)
+    means: Array
     distinct, counts = np.unique(values, return_counts=True)
     if 10 * len(distinct) <= n:
         # A resampled mean depends on nothing but how often each distinct value is drawn: where those are few
         # (right or wrong; better, worse or the same) all resamples are one draw.
-        means = rng.multinomial(n, counts / n, size=resamples) @ distinct / n
+        means = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples) @ distinct / n
     else:
-        means = np.array([values[rng.integers(n, size=n)].mean() for _ in range(resamples)])
+        means = _resampled_means(values, resamples, seed)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(float(values.mean()), float(low), float(high))
+
+
+def _resampled_means(values: Array, resamples: int, seed: int) -> Array:
+    """Means over the images of `values`, `[N]` or `[N, K]`: `[resamples]` or `[resamples, K]`."""
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    # How often each image is drawn, times its values: one drawing serves all K.
+    return np.array([np.bincount(rng.integers(n, size=n), minlength=n) @ values / n for _ in range(resamples)])
 
 
 def _check_confidence(confidence: float) -> None:
@@ -358,7 +413,8 @@ def recall_differences(
 
     Within each class the images are resampled and taken from both models, as in `mean_interval`. Every class
     has its own interval: of ten at 95 %, one that does not hold the truth is nothing to wonder at. Where no
-    image of a class tells the models apart its interval is 0 to 0, which is no proof that they are alike.
+    image of a class tells the models apart its interval is 0 to 0, which is no proof that they are alike:
+    `paired_difference` of the class's images says how far apart they may still be.
 
     Args:
         probs_a: The first model's class probabilities `[N, C]`.
@@ -757,8 +813,8 @@ def temperature(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         labels: True classes `[N]`, integers.
 
     Returns:
-        T, from 0.01 to 100. Scores worse than guessing give 100. Scores that make no error have no optimum
-        above 0; they give some T at which the loss has all but vanished.
+        T, from 0.01 to 100. Scores worse than guessing give 100. Scores that make no error (none is above the
+        true class's) have no optimum above 0, and nothing to learn T from: they give 1, which changes nothing.
 
     Raises:
         ValueError: `scores` are not a finite `[N, C]` table, or look like probabilities, or `labels` do not
@@ -777,6 +833,8 @@ def temperature(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         raise ValueError("scores look like probabilities: pass logits, or log_probs(probs)")
     labels = _checked_labels(labels, scores.shape)
     rows = np.arange(len(labels))
+    if (scores[rows, labels] >= scores.max(axis=1)).all():
+        return 1.0
 
     def loss_and_slope(inverse: Array) -> tuple[float, Array]:
         logs = log_softmax(scores * inverse, axis=1)
@@ -866,14 +924,6 @@ def risk_coverage(probs: npt.ArrayLike, labels: npt.ArrayLike) -> RiskCoverage:
 # ----------------------------------------------------------------------------------------------- paired tests
 
 
-class Difference(NamedTuple):
-    """A difference between two models, with its interval."""
-
-    difference: float
-    low: float
-    high: float
-
-
 def paired_bootstrap(
     statistic: Callable[[Array, Ints], float],
     labels: npt.ArrayLike,
@@ -883,13 +933,14 @@ def paired_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
-) -> Difference:
+) -> Estimate:
     """The difference `statistic(a) - statistic(b)` on the same images, with a bootstrap interval.
 
     Each resample draws N images with replacement and takes them from both models, so that what is hard for
     both cancels; the interval runs between the percentiles of the resampled differences. Where the statistic
-    is a mean over images, as accuracy and NLL are, `mean_interval` of the difference per image is the same
-    and faster. Source: Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 13.
+    is a mean over images, as the NLL is, `mean_interval` of the difference per image is the same and faster;
+    accuracies are better compared by `paired_difference`, which keeps a width where the models never differ.
+    Source: Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 13.
 
     Args:
         statistic: A `statistic(probs, labels) -> float` without much bias, such as `accuracy`, `nll`, `brier`
@@ -902,7 +953,7 @@ def paired_bootstrap(
         confidence: Coverage aimed at, between 0 and 1.
 
     Returns:
-        `(difference, low, high)` in the statistic's unit.
+        `(value, low, high)`, the first's less the second's, in the statistic's unit.
 
     Raises:
         ValueError: Either is not a table of probabilities, the shapes differ, `labels` do not belong to them,
@@ -912,7 +963,7 @@ def paired_bootstrap(
         >>> a = [[0.9, 0.1]] * 80 + [[0.1, 0.9]] * 20
         >>> b = [[0.9, 0.1]] * 70 + [[0.1, 0.9]] * 30
         >>> d = paired_bootstrap(accuracy, [0] * 100, a, b, resamples=500)
-        >>> round(d.difference, 3), bool(0 < d.low < 0.1 < d.high < 0.2)
+        >>> round(d.value, 3), bool(0 < d.low < 0.1 < d.high < 0.2)
         (0.1, True)
     """
     a, b, labels = _checked_rivals(probs_a, probs_b, labels)
@@ -924,7 +975,63 @@ def paired_bootstrap(
         truth = labels[drawn]
         differences[i] = statistic(a.take(drawn, axis=0), truth) - statistic(b.take(drawn, axis=0), truth)
     low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Difference(float(statistic(a, labels) - statistic(b, labels)), float(low), float(high))
+    return Estimate(float(statistic(a, labels) - statistic(b, labels)), float(low), float(high))
+
+
+def paired_difference(right_a: npt.ArrayLike, right_b: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Difference in accuracy between two models on the same images, with Tango's score interval.
+
+    With b and c the images that only the first and only the second gets right, the interval holds every
+    difference D that the score test does not reject: `|b - c - N D| <= z sqrt(N (2 q + D (1 - D)))`, where q,
+    the chance that only the second is right, is the most likely one given D: the larger root of
+    `2 N q² + (D (2 N - b + c) - b - c) q - c D (1 - D) = 0`. At D = 0 the test is McNemar's without continuity
+    correction, so the interval excludes 0 exactly where `|b - c| > z sqrt(b + c)`. The exact test of
+    `mcnemar_marks` is the more cautious where few images differ (5 to 0: p = 0.0625, yet the interval excludes
+    0). Where none differ the interval runs to `± z² / (N + z²)`: few images prove no equality. Source: Tango
+    (1998), "Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design".
+
+    Args:
+        right_a: Whether the first model predicts each image right, booleans `[N]`.
+        right_b: The second's, for the same images in the same order.
+        confidence: Coverage aimed at, between 0 and 1.
+
+    Returns:
+        `(value, low, high)`: accuracy of the first less that of the second, fractions in [-1, 1].
+
+    Raises:
+        ValueError: Either are not booleans `[N]`, their lengths differ, or confidence is outside its range.
+
+    Example:
+        >>> alike = np.arange(20) < 16
+        >>> d = paired_difference(alike, alike)  # 1.96² / (20 + 1.96²) = 0.161
+        >>> f"{d.value:.3f}, {d.low:.3f} to {d.high:.3f}"
+        '0.000, -0.161 to 0.161'
+    """
+    a, b = _checked_marks(right_a, right_b, "right")
+    _check_confidence(confidence)
+    n, only_a, only_b = len(a), int((a & ~b).sum()), int((b & ~a).sum())
+    z = norm.ppf((1 + confidence) / 2)
+    value = (only_a - only_b) / n
+
+    def rejected(d: float) -> bool:
+        linear = d * (2 * n - only_a + only_b) - only_a - only_b
+        root = math.sqrt(max(linear**2 + 8 * n * only_b * d * (1 - d), 0.0))
+        q = (root - linear) / (4 * n)
+        # Rounding may leave a variance of 0 a hair below it.
+        return abs(only_a - only_b - n * d) > z * math.sqrt(max(n * (2 * q + d * (1 - d)), 0.0))
+
+    def limit(outside: float) -> float:
+        inside = value
+        for _ in range(60):  # halves: what was at most 2 is then below what a float resolves
+            middle = (inside + outside) / 2
+            if rejected(middle):
+                outside = middle
+            else:
+                inside = middle
+        return inside
+
+    return Estimate(value, limit(-1.0), limit(1.0))
 
 
 class McNemar(NamedTuple):
@@ -963,8 +1070,32 @@ def mcnemar(probs_a: npt.ArrayLike, probs_b: npt.ArrayLike, labels: npt.ArrayLik
         >>> mcnemar(a, b, [0] * 10)  # p = 2 / 2**6
         McNemar(b=6, c=0, p=0.03125)
     """
-    both = agreement(probs_a, probs_b, labels)
-    b, c = both.only_a, both.only_b
+    first, second, labels = _checked_rivals(probs_a, probs_b, labels)
+    return mcnemar_marks(first.argmax(axis=1) == labels, second.argmax(axis=1) == labels)
+
+
+def mcnemar_marks(marks_a: npt.ArrayLike, marks_b: npt.ArrayLike) -> McNemar:
+    """Exact test of whether two marks are equally frequent on the same images.
+
+    `mcnemar` for anything that holds or does not hold of an image: predicted right, recognised after a shift,
+    the maximum of its map inside the object.
+
+    Args:
+        marks_a: Whether the first mark holds of each image, booleans `[N]`.
+        marks_b: Whether the second does, for the same images in the same order.
+
+    Returns:
+        `(b, c, p)`: images of which only the first holds, only the second, and the two-sided p-value.
+
+    Raises:
+        ValueError: Either are not booleans `[N]`, or their lengths differ.
+
+    Example:
+        >>> mcnemar_marks(np.arange(10) < 10, np.arange(10) < 4)  # p = 2 / 2**6
+        McNemar(b=6, c=0, p=0.03125)
+    """
+    first, second = _checked_marks(marks_a, marks_b, "marks")
+    b, c = int((first & ~second).sum()), int((second & ~first).sum())
     return McNemar(b, c, float(binomtest(b, b + c).pvalue) if b + c else 1.0)
 
 
@@ -1072,11 +1203,14 @@ def holm(p_values: npt.ArrayLike) -> Array:
 
 
 def compare(models: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike) -> pd.DataFrame:
-    """Every pair of models on the same images: difference in accuracy, its interval, and what chance makes of it.
+    """Every pair of models on the same images: differences, their intervals, and what chance makes of them.
 
-    The interval is that of `mean_interval` on the images' differences, the test exact McNemar, corrected by
-    Holm over all the pairs. A p-value speaks of these trained models on images like these; it does not say
-    that another seed's would differ likewise, so not of the methods.
+    The difference in accuracy has the interval of `paired_difference`, whose test of 0 is McNemar's score test.
+    p is of the exact McNemar test, p_holm corrected by Holm over all the pairs. The three are of rising
+    caution: where few images differ, or there are many pairs, an interval may just exclude 0 and p_holm still
+    be above 0.05. Of the NLL, a mean over images, the difference has the bootstrap interval of
+    `mean_interval`. All of it speaks of these trained models on images like these; it does not say that
+    another seed's would differ likewise, so not of the methods.
 
     Args:
         models: Class probabilities `[N, C]` by the model's name, of the same images in the same order.
@@ -1086,7 +1220,8 @@ def compare(models: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike) -> pd.Da
         One row per pair, none for fewer than two models. Columns: model and over, the pair's later and
         earlier name in the order given; difference, accuracy of `model` less that of `over`, a fraction, with
         its 95 % interval low and high; only_model and only_over, images that only the one gets right, and
-        images, the former less the latter; p, two-sided, and p_holm.
+        images, the former less the latter; p, two-sided, and p_holm; nll_difference, the NLL of `model` less
+        that of `over` in nats (below 0 where `model` is better), with its 95 % interval nll_low and nll_high.
 
     Raises:
         ValueError: A model's are not probabilities, the shapes differ, or `labels` do not belong to them.
@@ -1094,21 +1229,29 @@ def compare(models: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike) -> pd.Da
     Example:
         >>> good, poor = ([[0.9, 0.1]] * k + [[0.1, 0.9]] * (100 - k) for k in (90, 80))
         >>> table = compare({"level 1": poor, "level 2": good, "level 3": good}, [0] * 100)
-        >>> print(table.drop(columns=["low", "high"]).round(4))  # p = 2 / 2**10, three times that by Holm
+        >>> shown = ["model", "over", "difference", "images", "only_model", "only_over", "p", "p_holm"]
+        >>> print(table[shown].round(4))  # p = 2 / 2**10, three times that by Holm
              model     over  difference  images  only_model  only_over      p  p_holm
         0  level 2  level 1         0.1      10          10          0  0.002  0.0059
         1  level 3  level 1         0.1      10          10          0  0.002  0.0059
         2  level 3  level 2         0.0       0           0          0  1.000  1.0000
+        >>> print(table[["low", "high", "nll_difference"]].round(2))  # 0.1 log(0.1 / 0.9) = -0.22
+            low  high  nll_difference
+        0  0.06  0.17           -0.22
+        1  0.06  0.17           -0.22
+        2 -0.04  0.04            0.00
     """
     checked = {name: _checked(probs, f"{name}'s probs") for name, probs in models.items()}
     if len({probs.shape for probs in checked.values()}) > 1:
         shapes = {name: list(probs.shape) for name, probs in checked.items()}
         raise ValueError(f"the models' probabilities must share one shape [N, C], not {shapes}")
+    losses = {name: nll_each(probs, labels) for name, probs in checked.items()}
+    right = {name: probs.argmax(axis=1) == labels for name, probs in checked.items()}
     rows = []
+    gains = []
     for over, model in combinations(checked, 2):
-        a, b, true = _checked_rivals(checked[model], checked[over], labels)
-        difference = mean_interval(_gain(a, b, true))
-        test = mcnemar(a, b, true)
+        difference = paired_difference(right[model], right[over])
+        test = mcnemar_marks(right[model], right[over])
         rows.append(
             {
                 "model": model,
@@ -1122,9 +1265,17 @@ def compare(models: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike) -> pd.Da
                 "p": test.p,
             }
         )
+        gains.append(losses[model] - losses[over])
     columns = ["model", "over", "difference", "low", "high", "images", "only_model", "only_over", "p"]
     table = pd.DataFrame(rows, columns=columns)
-    return table.assign(p_holm=holm(table["p"]))
+    table["p_holm"] = holm(table["p"])
+    low, high, mean = [], [], []
+    if gains:
+        # All pairs on the same resamples: `mean_interval` of each would draw its own, many times slower.
+        each = np.column_stack(gains)
+        mean = each.mean(axis=0)
+        low, high = np.quantile(_resampled_means(each, 2000, 0), [0.025, 0.975], axis=0)
+    return table.assign(nll_difference=mean, nll_low=low, nll_high=high)
 
 
 # ----------------------------------------------------------------------------------------- effects and spread
@@ -1193,21 +1344,33 @@ class SeedSpread(NamedTuple):
     test_sd: float
     """Standard error that the choice of test images leaves in one seed's accuracy, a fraction."""
     seeds: int
+    seed_sd_low: float
+    """Lower end of seed_sd's 95 % interval; NaN for one seed."""
+    seed_sd_high: float
+    """Upper end of seed_sd's 95 % interval; NaN for one seed."""
 
 
 def seed_spread(accuracies: Sequence[float], n_images: int) -> SeedSpread:
     """Mean and standard deviation of a recipe's accuracy over training seeds, beside the test set's uncertainty.
 
-    `test_sd = sqrt(p (1 - p) / n)` at the mean accuracy p. All seeds are tested on the same images, so seed_sd
-    holds little of it: the two are different uncertainties, and an interval that covers one does not cover
-    the other. Source: Bouthillier et al. (2021), "Accounting for variance in machine learning benchmarks".
+    `test_sd = sqrt(p (1 - p) / n)` at the mean accuracy p. seed_sd is not the spread of the true accuracies
+    alone: on a finite test set it holds the sampling noise of the images on which the seeds disagree, so that
+    a larger test set shows a smaller one (Jordan 2023, arXiv 2304.01910, "Calibrated chaos: variance between
+    runs of neural network training is harmless and inevitable"). The images that all seeds get right, or all
+    wrong, add to test_sd but not to seed_sd. The two thus overlap without one covering the other: they are
+    neither to be added nor to stand in for one another (Bouthillier et al. 2021, "Accounting for variance in
+    machine learning benchmarks").
+
+    The interval of seed_sd over S seeds is `seed_sd sqrt((S - 1) / chi²)` at the 97.5 % and 2.5 % quantiles of
+    chi² with S - 1 degrees of freedom, exact for normally distributed accuracies: with three seeds, from about
+    half of seed_sd to six times as much (Snedecor and Cochran 1989, "Statistical methods").
 
     Args:
         accuracies: Test accuracy of each seed `[S]`, fractions in [0, 1], S >= 1.
         n_images: Number of test images, at least 1.
 
     Returns:
-        The mean, both standard deviations and the number of seeds.
+        The mean, both standard deviations, the number of seeds and the interval of the one between seeds.
 
     Raises:
         ValueError: There is no accuracy, one is outside [0, 1], or n_images < 1.
@@ -1216,6 +1379,8 @@ def seed_spread(accuracies: Sequence[float], n_images: int) -> SeedSpread:
         >>> spread = seed_spread([0.94, 0.95, 0.96], n_images=10_000)
         >>> round(spread.mean, 4), round(spread.seed_sd, 4), round(spread.test_sd, 4), spread.seeds
         (0.95, 0.01, 0.0022, 3)
+        >>> round(spread.seed_sd_low, 4), round(spread.seed_sd_high, 4)  # sqrt(2 / 7.38) and sqrt(2 / 0.0506)
+        (0.0052, 0.0628)
     """
     values = np.asarray(accuracies, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
@@ -1226,11 +1391,18 @@ def seed_spread(accuracies: Sequence[float], n_images: int) -> SeedSpread:
     if n_images < 1:
         raise ValueError(f"n_images must be at least 1, not {n_images}")
     mean = float(values.mean())
+    seed_sd = low = high = float("nan")
+    if len(values) > 1:
+        free = len(values) - 1
+        seed_sd = float(values.std(ddof=1))
+        low, high = (float(seed_sd * math.sqrt(free / chi2.ppf(q, free))) for q in (0.975, 0.025))
     return SeedSpread(
         mean=mean,
-        seed_sd=float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
+        seed_sd=seed_sd,
         test_sd=float(np.sqrt(mean * (1 - mean) / n_images)),
         seeds=len(values),
+        seed_sd_low=low,
+        seed_sd_high=high,
     )
 
 

@@ -360,14 +360,15 @@ def measure(
         masks: The objects' masks, bool `[N, s, s]`, where they are known.
 
     Returns:
-        `map_size` (cells a side), `compactness` and `entropy` `[N]`. With masks also `pointing` `[N]`,
-        `energy` `[N]`, `object_share` `[N]` (what a map spread evenly would put on the object), and
+        `maps` `[N, h, w]`, `map_size` (cells a side), `compactness` and `entropy` `[N]`. With masks also
+        `pointing` `[N]`, `energy` `[N]`, `object_share` `[N]` (what a map spread evenly would put on the object), and
         `centre_pointing` and `centre_energy` `[N]`: the same measures of one fixed map, a Gaussian in the
         middle with a fifth of the image's side as its deviation. Objects lie near the middle, so a map must do
         better than that one.
     """
     maps = grad_cam(model, images)
     found: dict[str, npt.NDArray[Any] | int] = {
+        "maps": maps,
         "map_size": maps.shape[-1],
         "compactness": compactness(maps),
         "entropy": entropy(maps),

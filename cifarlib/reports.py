@@ -73,12 +73,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Page:
-    """What became of one level: its notebook's file name and checksum, and why it failed if it did."""
+    """What became of one level: its notebook and its checksum, the time it took, why it failed if it did."""
 
     notebook: str
     sha256: str
     parameters: dict[str, Any]
     failure: str = ""
+    seconds: float | None = None
 
     @property
     def html(self) -> str:
@@ -258,6 +259,7 @@ def _earlier_pages(request: Plan) -> dict[str, Page]:
             earlier["notebooks"].get(page["notebook"], ""),
             page.get("parameters", {}),
             page.get("failure", ""),
+            page.get("seconds"),
         )
         for level, page in earlier.get("pages", {}).items()
         if (request.out / page["notebook"]).is_file()
@@ -306,10 +308,11 @@ def run(request: Plan, *, say: Callable[[str], None] = print) -> bool:
         start = time.perf_counter()
         sha256 = hashlib.sha256(job.notebook.read_bytes()).hexdigest()
         notebook, failure = _execute(job, request)
-        page = Page(job.notebook.name, sha256, job.chosen, failure)
+        seconds = time.perf_counter() - start
+        page = Page(job.notebook.name, sha256, job.chosen, failure, seconds)
         _write_notebook(request.out / page.notebook, notebook)
         pages[job.level] = page
-        took = progress.duration(time.perf_counter() - start)
+        took = progress.duration(seconds)
         say(f"{job.level}: FAILED after {took}, {failure}" if failure else f"{job.level}: done in {took}")
         _publish(request, pages)
         if failure:
@@ -577,6 +580,7 @@ def _publish(request: Plan, pages: Mapping[str, Page]) -> None:
                 "state": "failed" if pages[level].failure else "done",
                 "failure": pages[level].failure,
                 "parameters": _strict(pages[level].parameters),
+                "seconds": pages[level].seconds,
             }
             for level in sorted(pages)
         },
@@ -780,7 +784,10 @@ def results_table(results: Mapping[str, Any]) -> str:
             ]
         lines.append(f"| {' | '.join(cells)} |")
     environment = results["environment"]
-    lines += ["", f"Measured on {environment['device']}, torch {environment['torch']}."]
+    took = [page.get("seconds") for page in results["pages"].values()]
+    whole = "" if None in took else f" Running the {len(took)} notebooks took {progress.duration(sum(took))}."
+    threads = f", {environment['threads']} threads" if environment["device"] == "cpu" else ""
+    lines += ["", f"Measured on {environment['device']}{threads}, torch {environment['torch']}.{whole}"]
     return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ STRENGTHS: dict[str, tuple[float, float, float]] = {
     "brightness": (0.2, 0.4, 0.6),  # factors 1 - x and 1 + x; the study trains within 0.2
     "contrast": (0.2, 0.4, 0.6),
     "saturation": (0.2, 0.4, 0.6),
-    "hue": (0.05, 0.1, 0.2),  # turns by -x and x, in shares of the circle; the study trains within 0.1
+    "hue": (0.05, 0.15, 0.25),  # turns by -x and x, in shares of the circle; the study trains within 0.1
     "blur": (0.5, 0.8, 1.2),  # standard deviation in stored pixels
     "noise": (0.02, 0.05, 0.1),  # standard deviation, of values in [0, 1]
     "jpeg": (60, 30, 15),  # quality

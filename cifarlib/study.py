@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +16,8 @@ from cifarlib import claims, data, documented, evaluation, models, progress, rec
 from cifarlib import runs as runs_module
 from cifarlib.recipes import Recipe
 from cifarlib.runs import Run, RunError, RunFolder
+
+_PIECE = 512  # images that are altered and predicted at a time
 
 
 class Study:
@@ -193,10 +196,12 @@ class Study:
             # From here on the test set is read, once; nothing is decided after it.
             probs = {"val": fitted.val_probs}
             labels = {"val": val_images.labels.cpu().numpy()}
-            if test_images is not None:
-                probs["test"] = engine.probs(test_images.images)
-                labels["test"] = test_images.labels.cpu().numpy()
             metrics: dict[str, Any] = {"train_accuracy": fitted.train_accuracy}
+            if test_images is not None:
+                started = time.perf_counter()
+                probs["test"] = engine.probs(test_images.images)
+                metrics["predict_seconds_per_image"] = (time.perf_counter() - started) / len(test_images)
+                labels["test"] = test_images.labels.cpu().numpy()
             for part in probs:
                 metrics[f"{part}_accuracy"] = evaluation.accuracy(probs[part], labels[part])
                 metrics[f"{part}_nll"] = evaluation.nll(probs[part], labels[part])
@@ -340,45 +345,51 @@ class Study:
             return []
         return evaluation.compare(probs, self.split.test.labels.cpu().numpy()).to_dict("records")
 
+    def sample(self, n: int) -> data.ImageSet:
+        """Return `n` test images, or all there are, with the classes in their shares; always the same ones."""
+        return data.sample(self.split.test, n, self.profile.split_seed)
+
     def robustness(
         self,
         names: Sequence[str],
         *,
         kinds: Sequence[str] = robustness.COLOUR,
         strengths: Sequence[int] = (robustness.DEFAULT_STRENGTH,),
-        images: int = 1000,
+        images: int = 300,
     ) -> dict[str, dict[str, np.ndarray]]:
         """Predict altered test images with trained runs; see `robustness.shifted`.
 
         Args:
-            names: Runs, as for `run`.
+            names: Runs, as for `run`, or `level4` for the soft vote of its members.
             kinds: Shifts, of `robustness.STRENGTHS`.
             strengths: 1 to 3; a shift of another than the medium strength, 2, has it in its name.
-            images: The first so many test images.
+            images: So many of the test images, as `sample` takes them.
 
         Returns:
             By run and shift, "none" first: `[M]`, 1 where the image is predicted right and 0 where not, averaged
             over a shift's directions.
         """
-        sample = self.split.test.take(range(min(images, len(self.split.test))))
+        sample = self.sample(images)
         shifts: list[tuple[str, str, int]] = [("none", "", 0)]
         for strength in strengths:
             words = {1: ", mild", 2: "", 3: ", strong"}.get(strength, "")
             shifts += [(f"{kind}{words}", kind, strength) for kind in kinds]
-        groups = self._engines_by_trunk(names)
+        votes = {name: recipes.LEVELS["level4"] if name == "level4" else (name,) for name in names}
+        groups = self._engines_by_trunk(list(dict.fromkeys(member for of in votes.values() for member in of)))
         found: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
         for label, kind, strength in progress.bar(shifts, what="altered images", unit="shift"):
-            versions = robustness.shifted(sample.images, kind, strength) if kind else [sample.images]
-            for engines in groups:
-                right: dict[str, list[np.ndarray]] = {name: [] for name in engines}
-                for version in versions:
-                    stored = version.to(self.device)
-                    features = next(iter(engines.values())).cached(stored, label)
-                    for name, engine in engines.items():
-                        predicted = engine.logits(stored, features).argmax(dim=1).cpu()
-                        right[name].append((predicted == sample.labels.cpu()).numpy())
-                for name, each in right.items():
-                    found[name][label] = np.mean(each, axis=0)
+            right: dict[str, list[np.ndarray]] = {name: [] for name in names}
+            # In pieces: at 224 px the features of thousands of images would not fit.
+            for images_, labels in zip(
+                sample.images.split(_PIECE), sample.labels.cpu().split(_PIECE), strict=True
+            ):
+                versions = robustness.shifted(images_, kind, strength) if kind else [images_]
+                probs = [_probs(groups, version.to(self.device)) for version in versions]
+                for name, members in votes.items():
+                    voted = [evaluation.soft_vote([p[member] for member in members]) for p in probs]
+                    right[name].append(np.mean([v.argmax(axis=1) == labels.numpy() for v in voted], axis=0))
+            for name, pieces in right.items():
+                found[name][label] = np.concatenate(pieces)
         return found
 
     def _engines_by_trunk(self, names: Sequence[str]) -> list[dict[str, training.Engine]]:
@@ -394,55 +405,69 @@ class Study:
                 groups.append({name: engine})
         return groups
 
-    def evaluate(self, path: str | Path) -> dict[str, Any]:
+    def load_test(self, path: str | Path) -> data.ImageSet:
+        """Read a second test set, stored as the study's images are; see `data.load_test`."""
+        return data.load_test(path, self.classes, self.split.test.images.shape[-1])
+
+    def evaluate(self, images: data.ImageSet, name: str = "second test set") -> dict[str, Any]:
         """Test every level that is on disk on another set of images of the same classes; never trains.
 
         Args:
-            path: A folder of images or CIFAR-10.1's arrays, as `data.load_test` reads them.
+            images: As `load_test` reads them.
+            name: What to call them.
 
         Returns:
             `name`, `images` (how many), `classes` (images of each), and `levels`: by level `test_accuracy` and
-            `test_interval` on these images, and `own` and `own_interval` on the study's test images.
+            `test_interval` on these images, `own` and `own_interval` on the study's test images of the classes
+            that occur among them, and `difference`, the former less the latter with its interval.
 
         Raises:
-            ValueError: the images do not fit the study's classes, or no level has been run.
+            ValueError: no level has been run.
         """
-        stored = self.split.test.images.shape[-1]
-        images = data.load_test(path, self.classes, stored)
         labels, own_labels = (part.labels.cpu().numpy() for part in (images, self.split.test))
         probs: dict[str, np.ndarray] = {}
-        for name in (*recipes.LEVELS, "efficientnet"):
-            if name != "level4" and self.find(name) is not None:
-                engine = training.Engine(self.model(name), self.recipe(name), self.device)
-                probs[name] = engine.probs(images.images)
+        for level in (*recipes.LEVELS, "efficientnet"):
+            if level != "level4" and self.find(level) is not None:
+                engine = training.Engine(self.model(level), self.recipe(level), self.device)
+                probs[level] = engine.probs(images.images)
         members = recipes.LEVELS["level4"]
-        if all(name in probs for name in members):
-            probs["level4"] = evaluation.soft_vote([probs[name] for name in members])
+        if all(member in probs for member in members):
+            probs["level4"] = evaluation.soft_vote([probs[member] for member in members])
+        same_classes = np.isin(own_labels, labels)
         levels = {}
         for level in documented.LEVELS:
-            own = self.predictions(level)
-            if level not in probs or own is None:
+            own_probs = self.predictions(level)
+            if level not in probs or own_probs is None:
                 continue
+            right = probs[level].argmax(axis=1) == labels
+            own = (own_probs.argmax(axis=1) == own_labels)[same_classes]
+            counts = int(right.sum()), len(right), int(own.sum()), len(own)
             levels[level] = {
-                "test_accuracy": evaluation.accuracy(probs[level], labels),
-                "test_interval": _interval(probs[level], labels),
-                "own": evaluation.accuracy(own, own_labels),
-                "own_interval": _interval(own, own_labels),
+                "test_accuracy": right.mean().item(),
+                "test_interval": list(evaluation.wilson_interval(*counts[:2])),
+                "own": own.mean().item(),
+                "own_interval": list(evaluation.wilson_interval(*counts[2:])),
+                "difference": list(evaluation.independent_difference(*counts)),
             }
         if not levels:
             raise ValueError(f"no level has been run under {self.run_root}: train one first (cifarlib report)")
-        counts = np.bincount(labels, minlength=len(self.classes)).tolist()
+        images_of = np.bincount(labels, minlength=len(self.classes)).tolist()
         return {
-            "name": Path(path).name,
+            "name": Path(name).name,
             "images": len(labels),
-            "classes": dict(zip(self.classes, counts, strict=True)),
+            "classes": dict(zip(self.classes, images_of, strict=True)),
             "levels": levels,
         }
 
 
-def _interval(probs: np.ndarray, labels: np.ndarray) -> list[float]:
-    right = int((probs.argmax(axis=1) == labels).sum())
-    return list(evaluation.wilson_interval(right, len(labels)))
+def _probs(groups: Sequence[Mapping[str, training.Engine]], images: torch.Tensor) -> dict[str, np.ndarray]:
+    """Predict stored images with every engine, those of a group on one pass through their common trunk."""
+    found = {}
+    for engines in groups:
+        features = next(iter(engines.values())).cached(images, "trunk")
+        for name, engine in engines.items():
+            found[name] = engine.logits(images, features).softmax(dim=1).cpu().numpy()
+    return found
 
 
 def _sum_of_costs(runs: Sequence[Run]) -> dict[str, Any]:
@@ -451,6 +476,7 @@ def _sum_of_costs(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         **{key: sum(run.metrics[key] for run in runs) for key in ("epochs", "seconds")},
         **{key: sum(run.metrics[key] for run in runs) for key in ("parameters", "trainable_parameters")},
+        "predict_seconds_per_image": sum(run.metrics["predict_seconds_per_image"] for run in runs),
         "peak_memory_bytes": max(run.metrics["peak_memory_bytes"] for run in runs),
         "stall_ratio": None if None in stalls else min(stalls),
     }

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cifarlib import documented, evaluation, models
 from cifarlib.data import Split
+from cifarlib.judging import CONFIDENT
 from cifarlib.recipes import Recipe, documented_recipe, origin
 from cifarlib.runs import Run
 
@@ -237,10 +238,12 @@ def seeds(accuracies: Mapping[str, Sequence[float]], n: int) -> pd.DataFrame:
     rows = {}
     for name, values in accuracies.items():
         spread = evaluation.seed_spread(values, n)
+        low, high = 100 * spread.seed_sd_low, 100 * spread.seed_sd_high
+        between = f"{100 * spread.seed_sd:.2f} points ({low:.2f} to {high:.2f})"
         rows[name] = {
             "seeds": str(spread.seeds),
             "mean test accuracy": percent(spread.mean),
-            "deviation between seeds": "one seed" if spread.seeds < 2 else f"{100 * spread.seed_sd:.2f} points",
+            "deviation between seeds (95 % interval)": between if spread.seeds > 1 else "one seed",
             "deviation from the choice of test images": f"{100 * spread.test_sd:.2f} points",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -250,7 +253,7 @@ def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
     """Format `evaluation.compare`: paired differences with interval, images and p-values."""
     frame = pd.DataFrame(
         {
-            "difference in points (95 % interval)": [
+            "accuracy, points (95 % interval)": [
                 points(row.difference, row.low, row.high) for row in rows.itertuples()
             ],
             "images": rows["images"].map("{:+,d}".format),
@@ -258,37 +261,50 @@ def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
             "only the second right": rows["only_over"].map("{:,}".format),
             "p (McNemar)": rows["p"].map(p_value),
             "p (Holm)": rows["p_holm"].map(p_value),
+            "NLL (95 % interval)": [
+                f"{row.nll_difference:+.3f} ({row.nll_low:+.3f} to {row.nll_high:+.3f})"
+                for row in rows.itertuples()
+            ],
         }
     )
+    if len(frame) == 1:  # nothing to adjust for
+        del frame["p (Holm)"]
     frame.index = pd.Index([f"{row.model} - {row.over}" for row in rows.itertuples()])
     return frame
 
 
-def calibration(models: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """Compare how far models' confidence can be believed, before and after one temperature.
-
-    The temperature is fitted on the validation images, for a vote after averaging. ECE has no interval (its
-    bootstrap does not cover); beside it stands what a perfectly calibrated model would show on as many images.
+def with_temperature(models: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return models' test probabilities [N, C] as trained and at one temperature fitted on the validation images.
 
     Args:
-        models: By name, the arrays of `Run.predictions`: val_probs, val_labels, test_probs, test_labels.
+        models: By name, the arrays of `Run.predictions`: val_probs, val_labels, test_probs. For a vote they are
+            the averaged ones: its temperature is fitted after averaging.
+    """
+    found = {}
+    for name, of in models.items():
+        t = evaluation.temperature(evaluation.log_probs(of["val_probs"]), of["val_labels"])
+        found[name] = of["test_probs"]
+        found[f"{name}, T = {t:.2f}"] = evaluation.apply_temperature(of["test_probs"], t)
+    return found
+
+
+def calibration(probs: Mapping[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
+    """Compare how far models' confidence can be believed, by their test probabilities [N, C].
+
+    ECE has no interval (its bootstrap does not cover); beside it stands what a perfectly calibrated model would
+    show on as many images.
     """
     rows = {}
-    for name, of in models.items():
-        labels = of["test_labels"]
-        t = evaluation.temperature(evaluation.log_probs(of["val_probs"]), of["val_labels"])
-        for when, probs in (
-            ("as trained", of["test_probs"]),
-            (f"at T = {t:.2f}", evaluation.apply_temperature(of["test_probs"], t)),
-        ):
-            rows[f"{name}, {when}"] = {
-                "NLL": f"{evaluation.nll(probs, labels):.4f}",
-                "Brier": f"{evaluation.brier(probs, labels):.4f}",
-                "ECE": percent(evaluation.ece(probs, labels)),
-                "if calibrated": percent(evaluation.ece_if_calibrated(probs)),
-                "ECE, equal counts": percent(evaluation.ece(probs, labels, adaptive=True)),
-                "area under risk-coverage": f"{evaluation.risk_coverage(probs, labels).area:.4f}",
-            }
+    for name, p in probs.items():
+        loss = evaluation.mean_interval(evaluation.nll_each(p, labels))
+        rows[name] = {
+            "NLL (95 % interval)": f"{loss.value:.3f} ({loss.low:.3f} to {loss.high:.3f})",
+            "Brier": f"{evaluation.brier(p, labels):.4f}",
+            "ECE": percent(evaluation.ece(p, labels)),
+            "if calibrated": percent(evaluation.ece_if_calibrated(p)),
+            "ECE, bins of equal counts": percent(evaluation.ece(p, labels, adaptive=True)),
+            "area under risk-coverage": f"{evaluation.risk_coverage(p, labels).area:.4f}",
+        }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -315,10 +331,15 @@ def shift_accuracies(
     right: Mapping[str, Mapping[str, np.ndarray]],
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Return accuracies with intervals by run and shift, for `plotting.robustness`."""
-    return {
-        name: {shift: tuple(evaluation.mean_interval(values)) for shift, values in of.items()}
-        for name, of in right.items()
-    }
+    return {name: {shift: _share(values) for shift, values in of.items()} for name, of in right.items()}
+
+
+def _share(right: np.ndarray) -> tuple[float, float, float]:
+    """The mean of rights and wrongs with its interval: Wilson's, or a bootstrap where directions were averaged."""
+    if np.isin(right, (0, 1)).all():
+        return (float(right.mean()), *evaluation.wilson_interval(int(right.sum()), len(right)))
+    value, low, high = evaluation.mean_interval(right)
+    return value, low, high
 
 
 def per_class(report: pd.DataFrame) -> pd.DataFrame:
@@ -381,7 +402,7 @@ def votes(probs: Mapping[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
             "test accuracy (95 % interval)": interval(1 - wrong.mean(), len(labels)),
             "test NLL": f"{evaluation.nll(p, labels):.4f}",
             "ECE": f"{evaluation.ece(p, labels):.4f}",
-            "confident mistakes": f"{(wrong & (p.max(axis=1) > 0.9)).sum()}",
+            "confident mistakes": f"{(wrong & (p.max(axis=1) > CONFIDENT)).sum()}",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -410,7 +431,10 @@ def cams(measures: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _estimate(values: np.ndarray) -> str:
-    value, low, high = evaluation.mean_interval(values[np.isfinite(values)])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return "not measurable"
+    value, low, high = evaluation.mean_interval(values)
     return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
@@ -428,11 +452,23 @@ def cam_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> pd.D
         if measure not in first or measure not in second:
             continue
         paired = np.asarray(first[measure], float) - np.asarray(second[measure], float)
-        paired = paired[np.isfinite(paired)]
-        if len(paired):
-            difference = _estimate(paired)
-            rows[measure] = {"difference (95 % interval)": difference, "images": f"{len(paired):,}", "": reading}
+        known = np.isfinite(paired)
+        rows[measure] = {
+            "difference (95 % interval)": _estimate(paired),
+            "images": f"{known.sum():,}",
+            "": reading,
+        }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def gate_shares(before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
+    """Compare the share of the feature maps' mass that lies on the object before and after the gates, [N] each."""
+    known = np.isfinite(before) & np.isfinite(after)
+    if not known.any():
+        return pd.DataFrame({"on the object": ["not measurable: the maps are blank"]}, index=["gates"])
+    gain = evaluation.mean_interval((after - before)[known])
+    cells = {"before": percent(before[known].mean()), "after": percent(after[known].mean())}
+    return pd.DataFrame(cells | {"difference in points (95 % interval)": points(*gain)}, index=["on the object"])
 
 
 def diversity(pairs: Mapping[str, evaluation.Agreement]) -> pd.DataFrame:
@@ -537,9 +573,9 @@ def second_test(second: Mapping[str, Any]) -> pd.DataFrame:
     rows = {}
     for name, found in second["levels"].items():
         rows[f"Level {name[-1]}"] = {
-            "the study's test images": with_interval(found["own"], *found["own_interval"]),
+            "the study's test images of these classes": with_interval(found["own"], *found["own_interval"]),
             **_second(name, second),
-            "difference in points": f"{100 * (found['test_accuracy'] - found['own']):+.2f}",
+            "difference in points": points(*found["difference"]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 

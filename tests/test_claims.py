@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
 
-from cifarlib import claims, documented, evaluation, models, recipes
+from cifarlib import claims, documented, evaluation, judging, models, recipes, robustness
 from cifarlib.claims import CLAIMS, Claim, Evidence, table
 from cifarlib.evaluation import Estimate
 from cifarlib.runs import Run
@@ -64,6 +63,7 @@ def make(
     classes: tuple[str, ...] = CLASSES,
     parameters: int = 100,
     trainable: int = 10,
+    seconds: float = 0.001,
     **recipe: Any,
 ) -> Run:
     history = pd.DataFrame(
@@ -91,6 +91,7 @@ def make(
             "val_accuracy": val[-1],
             "parameters": parameters,
             "trainable_parameters": trainable,
+            "predict_seconds_per_image": seconds,
         },
         environment={},
     )
@@ -139,7 +140,8 @@ def shifts(**lost: int) -> dict[str, Any]:
     wrong = {name: np.arange(500) < count for name, count in lost.items()}
     return {
         "robustness": {
-            name: {"none": np.ones(500)} | dict.fromkeys(claims.SHIFTS, 1.0 - mask) for name, mask in wrong.items()
+            name: {"none": np.ones(500)} | dict.fromkeys(robustness.COLOUR, 1.0 - mask)
+            for name, mask in wrong.items()
         }
     }
 
@@ -167,22 +169,24 @@ VEHICLE_ERRORS = {
 FALLING, RISING = (0.9, 0.5, 0.3), (0.3, 0.5, 0.9)
 UP, DOWN = (0.6, 0.7, 0.8), (0.8, 0.7, 0.6)
 WORSE = {"level2_noaug_frozen": {"wrong": 200}}
+ARMS = {"level2": {"wrong": 50}, "level2_noaug": {"wrong": 100}, "level2_frozen": {"wrong": 150}}
 SURE = np.where(np.arange(N) < 200, 0.95, 0.6)
 ALTERNATING = np.where(np.arange(N) % 2 == 0, 0.7, 0.9)
 OTHERS_WRONG = (np.arange(N) >= 80) & (np.arange(N) < 180)  # 80 to 109 are wrong in the first 110 too
 NEAR = np.roll(np.arange(N) < 100, 30)  # 70 of the first 100, and 30 more
 ONE_MORE = np.arange(N) == N - 1  # wrong where others are right: a single image tells the two apart
-FROM_LAYER4 = {"parameters": claims.BEFORE_LAYER4 + 14, "trainable": 14}
+FROM_LAYER4 = {"parameters": judging.BEFORE_LAYER4 + 14, "trainable": 14}
 # Every class loses what its documented recall leaves, and gets about as many as its precision does.
 AS_DOCUMENTED = {
     ("airplane", "ship"): 3,
-    ("airplane", "truck"): 2,
+    ("airplane", "automobile"): 2,
     ("automobile", "truck"): 3,
     ("bird", "cat"): 2,
     ("bird", "deer"): 5,
     ("cat", "dog"): 9,
-    ("cat", "bird"): 2,
-    ("deer", "bird"): 5,
+    ("cat", "frog"): 2,
+    ("deer", "bird"): 3,
+    ("deer", "dog"): 2,
     ("deer", "horse"): 1,
     ("dog", "cat"): 9,
     ("frog", "horse"): 2,
@@ -194,8 +198,8 @@ AS_DOCUMENTED = {
     ("truck", "airplane"): 2,
 }
 EVEN_ERRORS = {("cat", "dog"): 12, ("ship", "truck"): 10}
-RIGID_FIRST = {(animal, "truck"): 40 for animal in claims.ANIMALS}
-ANIMALS_FIRST = {(vehicle, "cat"): 40 for vehicle in claims.VEHICLES}
+RIGID_FIRST = {(animal, "truck"): 40 for animal in judging.ANIMALS}
+ANIMALS_FIRST = {(vehicle, "cat"): 40 for vehicle in judging.VEHICLES}
 
 # The claim's level and beginning: evidence in which it holds, in which it does not, and, where the rule knows
 # that chance alone may decide, in which these images cannot tell.
@@ -217,8 +221,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
     ),
     ("level1", "Training takes Adam"): (given(level1={}), given(level1={"learning_rate": 3e-4})),
     ("level1", "Accuracy ends at 81.06 %"): (
-        given(stated=True, level1={"train": UP, "val": (0.8, 0.81, 0.82)}),
-        given(stated=True, level1={"train": UP, "val": (0.8, 0.81, 0.86)}),
+        many(given(stated=True, level1={"train": (0.6, 0.7, 0.81), "val": (0.7, 0.8, 0.82)})),
+        many(given(stated=True, level1={"train": (0.6, 0.7, 0.81), "val": (0.7, 0.8, 0.84)})),
+        given(stated=True, level1={"train": (0.6, 0.7, 0.81), "val": (0.7, 0.8, 0.82)}),
     ),
     ("level1", "Accuracy improves steadily"): (
         given(level1={"train": UP, "val": UP}),
@@ -249,8 +254,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level1={"train": UP, "val": UP, "train_loss": FALLING, "val_loss": (0.9, 1.5, 0.6)}),
     ),
     ("level1", "Test accuracy is 82.06 %"): (
-        given(stated=True, level1={"wrong": 180}),
+        many(given(stated=True, level1={"wrong": 180})),
         given(stated=True, level1={"wrong": 90}),
+        given(stated=True, level1={"wrong": 180}),
     ),
     ("level1", "Neither augmentation nor deep"): (
         given(level1={}),
@@ -321,8 +327,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
     ),
     ("level2", "Training takes AdamW"): (given(level2={}), given(level2={"epochs": 3})),
     ("level2", "Accuracy ends at 98.76 %"): (
-        given(stated=True, level2={"train": UP, "val": (0.8, 0.9, 0.94)}),
-        given(stated=True, level2={"train": UP, "val": (0.8, 0.9, 0.90)}),
+        many(given(stated=True, level2={"train": (0.6, 0.7, 0.99), "val": (0.7, 0.8, 0.94)})),
+        many(given(stated=True, level2={"train": (0.6, 0.7, 0.99), "val": (0.7, 0.8, 0.93)})),
+        given(stated=True, level2={"train": (0.6, 0.7, 0.99), "val": (0.7, 0.8, 0.94)}),
     ),
     ("level2", "Convergence is rapid"): (
         given(level2={"train": UP, "val": (0.79, 0.8, 0.8)}),
@@ -351,19 +358,22 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
     ),
     ("level2", "Accuracy is consistently and substantially"): (
         given(level2={"val": (0.8, 0.9), "train": (0.8, 0.9)}, level1={"train": UP, "val": UP}),
-        given(level2={"val": (0.5, 0.9), "train": (0.8, 0.9)}, level1={"train": UP, "val": UP}),
+        # ahead, but by one point where the interval reaches 2.5 either way
+        given(level2={"val": (0.61, 0.9), "train": (0.8, 0.9)}, level1={"train": UP, "val": UP}),
     ),
     ("level2", "The validation curve closely tracks"): (
         given(level2={"train": (0.80, 0.90), "val": (0.84, 0.86)}),
         given(level2={"train": (0.70, 0.90), "val": (0.84, 0.86)}),
     ),
     ("level2", "Test accuracy is 94.64 %"): (
-        given(stated=True, level2={"wrong": 54}),
+        many(given(stated=True, level2={"wrong": 54})),
         given(stated=True, level2={"wrong": 180}),
+        given(stated=True, level2={"wrong": 54}),
     ),
     ("level2", "The gain over the baseline is 12.5 %"): (
-        given(stated=True, level2={"wrong": 54}, level1={"wrong": 180}),
+        many(given(stated=True, level2={"wrong": 54}, level1={"wrong": 180})),
         given(stated=True, level2={"wrong": 54}, level1={"wrong": 80}),
+        given(stated=True, level2={"wrong": 54}, level1={"wrong": 180}),
     ),
     ("level2", "It shows that augmentation and fine-tuning"): (
         given(level2={"wrong": 50}, **WORSE),
@@ -371,15 +381,28 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level2={"wrong": 195}, **WORSE),
     ),
     ("level2", "The ablation finds"): (
-        given(stated=True, level2={"wrong": 54}, level1={"wrong": 180}),
+        many(given(stated=True, level2={"wrong": 54}, level1={"wrong": 180})),
         given(stated=True, level2={"wrong": 54}, level1={"wrong": 80}),
+        given(stated=True, level2={"wrong": 54}, level1={"wrong": 180}),
     ),
     ("level2", "Augmentation and fine-tuning are directly"): (
-        given(level2={"wrong": 50}, level2_noaug={"wrong": 100}, level2_frozen={"wrong": 150}, **WORSE),
+        given(**ARMS, level1={"wrong": 210}, **WORSE),
         # augmentation costs 5 points either way
-        given(level2={"wrong": 100}, level2_noaug={"wrong": 50}, level2_frozen={"wrong": 250}, **WORSE),
+        given(
+            level2={"wrong": 100},
+            level2_noaug={"wrong": 50},
+            level2_frozen={"wrong": 250},
+            level1={"wrong": 210},
+            **WORSE,
+        ),
         # and neither costs nor gains any
-        given(level2={"wrong": 100}, level2_noaug={"wrong": 100}, level2_frozen={"wrong": 200}, **WORSE),
+        given(
+            level2={"wrong": 100},
+            level2_noaug={"wrong": 100},
+            level2_frozen={"wrong": 200},
+            level1={"wrong": 210},
+            **WORSE,
+        ),
     ),
     ("level2", "Visually similar classes"): (
         given(level2={"wrong": {("cat", "dog"): 5}}, level1={"wrong": {("dog", "cat"): 40}}),
@@ -405,6 +428,11 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level2={"wrong": 5, "confidence": SURE}, level3={"wrong": 20, "confidence": SURE}),
         # five images that only level 2 is sure and wrong about: p = 2 / 2^5
         given(level2={"wrong": 10, "confidence": SURE}, level3={"wrong": 5, "confidence": SURE}),
+    ),
+    ("level2", "Modern optimisation strategies"): (
+        given(level1={"wrong": 300}, **WORSE),
+        given(level1={"wrong": 100}, **WORSE),
+        given(level1={"wrong": 201}, **WORSE),
     ),
     # --- level 3 ---
     ("level3", "The model is a pretrained ResNet-50 with"): (
@@ -438,8 +466,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
     ),
     ("level3", "Training takes AdamW"): (given(level3={}), given(level3={"weight_decay": 0.0})),
     ("level3", "Accuracy ends at 99.09 %"): (
-        given(stated=True, level3={"train": UP, "val": (0.8, 0.9, 0.9409)}),
-        given(stated=True, level3={"train": UP, "val": (0.8, 0.9, 0.97)}),
+        many(given(stated=True, level3={"train": (0.6, 0.7, 0.985), "val": (0.7, 0.8, 0.9409)})),
+        many(given(stated=True, level3={"train": (0.6, 0.7, 0.985), "val": (0.7, 0.8, 0.95)})),
+        given(stated=True, level3={"train": (0.6, 0.7, 0.985), "val": (0.7, 0.8, 0.9409)}),
     ),
     ("level3", "Convergence is smooth"): (
         given(level3={"train": UP, "val": (0.7, 0.8, 0.799)}),
@@ -463,8 +492,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(stated=True, level3={"train": UP, "val": (0.8, 0.9, 0.9309)}),
     ),
     ("level3", "Test accuracy is 94.55 %"): (
-        given(stated=True, level3={"wrong": 55}),
+        many(given(stated=True, level3={"wrong": 55})),
         given(stated=True, level3={"wrong": 5}),
+        given(stated=True, level3={"wrong": 55}),
     ),
     ("level3", "It matches level 2's accuracy"): (
         given(level3={"wrong": 60}, level2={"wrong": 60}),
@@ -482,14 +512,14 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level3={}, level2={}, measures=maps({"energy": 0.4}, energy=0.4)),
     ),
     ("level3", "Precision and recall per class are as in"): (
-        given(stated=True, level3={"wrong": AS_DOCUMENTED}),
+        many(given(stated=True, level3={"wrong": AS_DOCUMENTED})),
         given(stated=True, level3={"wrong": {("cat", "dog"): 40, ("ship", "truck"): 30}}),
+        given(stated=True, level3={"wrong": AS_DOCUMENTED}),
     ),
     ("level3", "Vehicles and rigid objects"): (
         given(level3={"wrong": RIGID_FIRST}),
         given(level3={"wrong": VEHICLE_ERRORS}),
-        # the lowest animal is below every vehicle, and the highest is not
-        given(level3={"wrong": ANIMAL_ERRORS}),
+        given(level3={"wrong": EVEN_ERRORS}),
     ),
     ("level3", "Confusion persists between cat and dog"): (
         given(level3={"wrong": ANIMAL_ERRORS}),
@@ -522,7 +552,7 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level3={"wrong": 54}, level2={"wrong": 53}),
     ),
     ("level3", "Performance is balanced"): (
-        given(level3={"wrong": {("cat", "dog"): 2}}),
+        many(given(level3={"wrong": {("cat", "dog"): 2}})),
         given(level3={"wrong": {("cat", "dog"): 30}}),
         given(level3={"wrong": {("cat", "dog"): 10}}),
     ),
@@ -601,18 +631,24 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(
             level3={"confidence": 0.9, "wrong": 0},
             efficientnet={"confidence": 0.7, "wrong": 0},
-            seeds={"level3": [{"confidence": 0.7, "wrong": 0}], "efficientnet": [{"confidence": 0.9, "wrong": 0}]},
+            seeds={
+                "level3": [{"confidence": 0.7, "wrong": 0}, {"confidence": 0.9, "wrong": 0}],
+                "efficientnet": [{"confidence": 0.9, "wrong": 0}, {"confidence": 0.7, "wrong": 0}],
+            },
         ),
         # EfficientNet-B0 does not move at all, so that any other member adds to its variance.
         given(
             level3={"confidence": 0.9, "wrong": 0},
             efficientnet={"confidence": 0.7, "wrong": 0},
-            seeds={"level3": [{"confidence": 0.7, "wrong": 0}], "efficientnet": [{"confidence": 0.7, "wrong": 0}]},
+            seeds={
+                "level3": [{"confidence": 0.7, "wrong": 0}, {"confidence": 0.9, "wrong": 0}],
+                "efficientnet": [{"confidence": 0.7, "wrong": 0}] * 2,
+            },
         ),
         given(
             level3={"confidence": 0.9},
             efficientnet={"confidence": 0.7},
-            seeds={"level3": [{"confidence": 0.9}], "efficientnet": [{"confidence": 0.7}]},
+            seeds={"level3": [{"confidence": 0.9}] * 2, "efficientnet": [{"confidence": 0.7}] * 2},
         ),
     ),
     ("level4", "Combining complementary models mitigates"): (
@@ -643,8 +679,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level3={"wrong": 100}, efficientnet={"wrong": 100}, seeds={"level3": [{"wrong": 100}]}),
     ),
     ("level4", "EfficientNet-B0 ends at 92.93 %"): (
-        given(stated=True, efficientnet={"train": UP, "val": (0.8, 0.85, 0.8972)}),
-        given(stated=True, efficientnet={"train": UP, "val": (0.8, 0.85, 0.93)}),
+        many(given(stated=True, efficientnet={"train": (0.6, 0.7, 0.93), "val": (0.7, 0.8, 0.8972)})),
+        many(given(stated=True, efficientnet={"train": (0.6, 0.7, 0.93), "val": (0.7, 0.8, 0.91)})),
+        given(stated=True, efficientnet={"train": (0.6, 0.7, 0.93), "val": (0.7, 0.8, 0.8972)}),
     ),
     ("level4", "EfficientNet-B0 converges smoothly"): (
         given(efficientnet={"train": UP, "val": UP}),
@@ -699,8 +736,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         ),
     ),
     ("level4", "Test accuracy of the ensemble is 95.11 %"): (
-        given(stated=True, level3={"wrong": 49}, efficientnet={"wrong": 49}),
+        many(given(stated=True, level3={"wrong": 49}, efficientnet={"wrong": 49})),
         given(stated=True, level3={"wrong": 149}, efficientnet={"wrong": 149}),
+        given(stated=True, level3={"wrong": 49}, efficientnet={"wrong": 49}),
     ),
     ("level4", "The ensemble is more accurate than level 3"): (
         given(
@@ -717,6 +755,12 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
             efficientnet={"wrong": 0, "confidence": 0.8},
         ),
         given(stated=True, level3={"wrong": 100}, efficientnet={"wrong": 100}),
+        # 106 images to 100: six more, give or take 28
+        given(
+            stated=True,
+            level3={"wrong": 106, "confidence": 0.6},
+            efficientnet={"wrong": np.roll(np.arange(N) < 100, 300), "confidence": 0.8},
+        ),
     ),
     ("level4", "The ensemble is more accurate than the baseline"): (
         given(level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 180}),
@@ -724,8 +768,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 50}),
     ),
     ("level4", "The gain over the baseline is 12.9 %"): (
-        given(stated=True, level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 180}),
+        many(given(stated=True, level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 180})),
         given(stated=True, level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 90}),
+        given(stated=True, level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 180}),
     ),
     ("level4", "A third model, ConvNeXt-Tiny"): (
         given(
@@ -741,8 +786,8 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level3={"wrong": 50}, efficientnet={"wrong": 50}, convnext={"wrong": 50}),
     ),
     ("level4", "Ensemble inference costs more"): (
-        given(level3={"parameters": 100}, efficientnet={"parameters": 20}),
-        given(level3={"parameters": 100}, efficientnet={"parameters": 0}),
+        given(level3={"seconds": 0.004}, efficientnet={"seconds": 0.001}),
+        given(level3={"seconds": 0.004}, efficientnet={"seconds": 0.0001}),
     ),
     ("level4", "Confidence calibration is not addressed"): (
         given(level3={"confidence": 0.6}, efficientnet={"confidence": 0.6}),
@@ -759,6 +804,7 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
 SOFT_BEATS_HARD = ("level4", "Soft voting is better than hard voting")  # needs probabilities of its own
 DECIDED_BY_THE_DOCUMENTS = {
     ("level3", "Ensembling and confidence-based voting"): "holds",
+    ("level3", "Meta-learning is addressed in Level 4"): "does not hold",
     ("level3", "Calibration is addressed in Level 4"): "does not hold",
 }
 SPLIT_CLAIM = ("level1", "The images are split 80 %")
@@ -773,6 +819,11 @@ def find(key: tuple[str, str]) -> Claim:
 
 def row(key: tuple[str, str], evidence: Evidence) -> dict[str, str]:
     return claims._row(find(key), evidence)  # as `table` does it, without the level's other claims
+
+
+def told(key: tuple[str, str], evidence: Evidence) -> str:
+    """The evidence of the runs, without what the documents themselves say."""
+    return row(key, evidence)["evidence"].split(" The documents themselves:")[0]
 
 
 def verdict(key: tuple[str, str], evidence: Evidence) -> str:
@@ -793,8 +844,7 @@ def test_the_verdict_follows_the_evidence(key, true, false):
 def test_what_chance_may_have_decided_is_not_measurable_and_says_so(key, unclear):
     found = row(key, unclear)
     assert found["verdict"] == "not measurable here", found["evidence"]
-    told = found["evidence"].split(" The documents themselves:")[0]
-    assert told.endswith(CANNOT_TELL)
+    assert told(key, unclear).endswith(CANNOT_TELL)
 
 
 def test_a_rule_that_chance_may_decide_has_a_case_for_it():
@@ -839,7 +889,10 @@ def everything() -> Evidence:
         for name in RECIPES
         if name != "pretrain"
     }
-    more = {name: [{"wrong": rng.random(N) < 0.2, "confidence": rng.uniform(0.5, 1, N)}] for name in runs}
+    more = {
+        name: [{"wrong": rng.random(N) < 0.2, "confidence": rng.uniform(0.5, 1, N)} for _ in range(2)]
+        for name in runs
+    }
     values = {"energy": 0.5, "object_share": 0.2, "pointing": 0.6, "compactness": 0.2, "map_size": 7}
     values |= {"centre_energy": 0.3, "entropy": 0.7, "road": 0.1}
     measures = maps(values, **values) | SMALL_THIRD | gates(0.3, 0.4)
@@ -938,7 +991,7 @@ def test_documented_figures_are_compared_only_in_the_documents_setting(key, true
 
 
 def test_figures_without_the_documents_setting_are_the_only_ones_that_need_it():
-    figures = [c for c in CLAIMS if c.rule in (claims._ACCURACY, claims._GAIN, claims._LAST_EPOCH)]
+    figures = [c for c in CLAIMS if c.rule in (judging.ACCURACY, judging.GAIN, judging.LAST_EPOCH)]
     assert len(figures) == 11  # four accuracies, three gains, four last epochs
     keys = [k for k, v in CASES.items() if v[0].documented_setting]
     assert {c.text for c in figures} < {find(k).text for k in keys}
@@ -1052,54 +1105,111 @@ def test_the_evidence_is_what_a_hand_count_gives():
     assert verdict(key, given(level2={"wrong": 100}, level1={"wrong": 105})) == "not measurable here"
 
 
-def test_the_interval_of_a_gain_is_the_paired_bootstraps():
+def test_the_interval_of_a_gain_is_about_the_paired_bootstraps():
     rng = np.random.default_rng(1)
     wrong = [rng.random(N) < rate for rate in (0.1, 0.15)]
     evidence = given(level2={"wrong": wrong[0]}, level1={"wrong": wrong[1]})
-    ours = claims._compare(evidence, "level2", "level1").difference
+    ours = judging.compare(evidence, "level2", "level1").difference
     a, b = (evidence.run(name).predictions["test_probs"] for name in ("level2", "level1"))
-    slow = evaluation.paired_bootstrap(evaluation.accuracy, LABELS, a, b, resamples=400)
-    assert ours.value == pytest.approx(slow.difference, abs=1e-12)
-    assert ours[1:] == pytest.approx((slow.low, slow.high), abs=0.005)
-    assert slow.high - slow.low > 0.04  # the tolerance is an eighth of the width
+    value, low, high = evaluation.paired_bootstrap(evaluation.accuracy, LABELS, a, b, resamples=400)
+    assert ours.value == pytest.approx(value, abs=1e-12)
+    assert ours[1:] == pytest.approx((low, high), abs=0.005)
+    assert high - low > 0.04  # the tolerance is an eighth of the width
 
 
 def test_the_border_belongs_to_neither_side():
     """An interval that ends at the border contains it."""
-    assert claims._above(Estimate(2, 1, 3)) is True
-    assert claims._above(Estimate(-2, -3, -1)) is False
-    assert claims._above(Estimate(1, 0, 2)) is None
-    assert claims._below(Estimate(-1, -2, 0)) is None
-    assert claims._above(Estimate(2, 1, 3), 2.5) is None
-    assert claims._below(Estimate(2, 1, 3), 4) is True
-    assert claims._below(Estimate(0, 0, 0)) is claims._above(Estimate(0, 0, 0)) is None
+    assert judging.above(Estimate(2, 1, 3)) is True
+    assert judging.above(Estimate(-2, -3, -1)) is False
+    assert judging.above(Estimate(1, 0, 2)) is None
+    assert judging.below(Estimate(-1, -2, 0)) is None
+    assert judging.above(Estimate(2, 1, 3), 2.5) is None
+    assert judging.below(Estimate(2, 1, 3), 4) is True
+    assert judging.below(Estimate(0, 0, 0)) is judging.above(Estimate(0, 0, 0)) is None
 
 
 def test_one_part_that_fails_refutes_a_claim_and_one_that_is_open_leaves_it_open():
-    assert claims._all(True, True) is True
-    assert claims._all(True, None) is None
-    assert claims._all(None, False, True) is False
+    assert judging.all_hold(True, True) is True
+    assert judging.all_hold(True, None) is None
+    assert judging.all_hold(None, False, True) is False
 
 
 def test_alike_is_within_a_point_and_unlike_is_beyond_it():
-    assert claims._alike(Estimate(0, -0.009, 0.009)) is True
-    assert claims._alike(Estimate(0.005, 0.001, 0.009)) is True  # a difference, but a small one
-    assert claims._alike(Estimate(0.02, 0.011, 0.03)) is False
-    assert claims._alike(Estimate(-0.02, -0.03, -0.011)) is False
-    assert claims._alike(Estimate(0, -0.02, 0.02)) is None
+    assert judging.alike(Estimate(0, -0.009, 0.009)) is True
+    assert judging.alike(Estimate(0.005, 0.001, 0.009)) is True  # a difference, but a small one
+    assert judging.alike(Estimate(0.02, 0.011, 0.03)) is False
+    assert judging.alike(Estimate(-0.02, -0.03, -0.011)) is False
+    assert judging.alike(Estimate(0, -0.02, 0.02)) is None
 
 
-def test_the_difference_of_two_shares_has_newcombes_interval():
-    """His worked example, 56 of 70 against 48 of 80: 0.2000 (0.0524 to 0.3339), method 10 of the 1998 paper."""
-    found = claims._apart(claims._share(56, 70), claims._share(48, 80))
-    assert found == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+def few(evidence: Evidence, n: int) -> Evidence:
+    """The first n images alone, of the measures too."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: cut(part) for key, part in value.items()}
+        return value[:n] if isinstance(value, np.ndarray) else value
+
+    def shorter(run: Run) -> Run:
+        return replace(run, predictions=cut(run.predictions))
+
+    return replace(
+        evidence,
+        runs={name: shorter(run) for name, run in evidence.runs.items()},
+        repeats={name: [shorter(run) for run in runs] for name, runs in evidence.repeats.items()},
+        measures=cut(evidence.measures),
+    )
 
 
-def test_marks_are_compared_by_the_exact_binomial_of_the_images_that_differ():
-    first, second = np.arange(20) < 8, (np.arange(20) < 2) | (np.arange(20) == 19)
-    test = claims._paired(first, second)
-    assert (test.b, test.c) == (6, 1)
-    assert test.p == pytest.approx(binomtest(6, 7).pvalue)
+SAME = given(
+    level1={"wrong": 100},
+    level2={"wrong": 100},
+    level3={"wrong": 100},
+    seeds={"level1": [{"wrong": 100}]},
+    measures=maps({"energy": 0.4}, energy=0.6),
+)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("level3", "It matches level 2's accuracy"),
+        ("level3", "Overall accuracy is similar"),
+        ("level3", "Its merit is better feature attribution"),
+        ("level1", "The results are reproducible"),
+        ("level1", "It is a stable reference point"),
+    ],
+    ids=case_id,
+)
+def test_twenty_images_that_tell_no_models_apart_do_not_prove_them_alike(key):
+    """Tango's interval of 0 of 20 reaches 0.16 either way: 1.96² / (20 + 1.96²)."""
+    assert verdict(key, SAME) == "holds"
+    twenty = replace(few(SAME, 20), measures=SAME.measures)
+    assert verdict(key, twenty) == "not measurable here"
+    assert told(key, twenty).endswith(CANNOT_TELL)
+    assert key[0] == "level1" or "-16.11 to +16.11" in told(key, twenty)
+
+
+@pytest.mark.parametrize(
+    ("key", "true"),
+    [(k, v[0]) for k, v in CASES.items() if v[0].measures and "attributes" not in v[0].measures],
+    ids=case_id,
+)
+def test_a_measure_of_29_images_decides_nothing(key, true):
+    for n in (1, 29):
+        found = row(key, replace(true, measures=few(true, n).measures))
+        assert found["verdict"] == "not measurable here"
+        assert f"Needs at least 30 images, and there are {n}." in found["evidence"]
+
+
+@pytest.mark.parametrize(
+    "key", [k for k, v in CASES.items() if "bootstrap interval" in find(k).rule and not v[0].measures], ids=case_id
+)
+def test_a_mean_over_29_images_decides_nothing(key):
+    for evidence in CASES[key]:
+        found = row(key, few(evidence, 29))
+        assert found["verdict"] == "not measurable here"
+        assert "Needs at least 30" in found["evidence"] or "Needs mistakes" in found["evidence"]
 
 
 def test_the_difference_in_q_is_that_of_the_two_qs_and_its_interval_a_bootstraps():
@@ -1142,11 +1252,24 @@ def test_without_a_second_seed_the_variance_is_not_measured_and_the_loss_is_told
 
 
 def test_the_variance_over_seeds_is_worked_by_hand():
-    """True class 0.9 and 0.7: variance 0.02; 0.7 and 0.7: none; their mean 0.8 and 0.7: 0.005."""
+    """True class 0.9, 0.7, 0.9: variance 0.08 / 6; 0.7 thrice: none; their mean 0.8, 0.7, 0.8: a quarter."""
     evidence = CASES["level4", "Combining complementary models reduces variance"][1]
     text = row(("level4", "Combining complementary models reduces variance"), evidence)["evidence"]
-    assert "level4 5.000; level3 20.000, difference -15.000" in text
-    assert "efficientnet 0.000, difference +5.000" in text
+    assert "level4 3.333; level3 13.333, difference -10.000" in text
+    assert "efficientnet 0.000, difference +3.333" in text
+
+
+def test_two_seeds_give_the_variance_and_no_verdict():
+    key = ("level4", "Combining complementary models reduces variance")
+    for evidence in CASES[key]:
+        two = {name: runs[:1] for name, runs in evidence.repeats.items()}
+        found = row(key, replace(evidence, repeats=two))
+        assert found["verdict"] == "not measurable here"
+        assert "Variance over 2 seeds" in found["evidence"]
+        assert found["evidence"].endswith(
+            "Two seeds give no verdict, as an average of two varies less unless one "
+            "varies three times as much as the other: train 3."
+        )
 
 
 def test_robustness_counts_what_the_shifts_cost_and_not_the_accuracy_before():
@@ -1175,10 +1298,10 @@ def test_the_batchnorm_arm_is_told_beside_level_1s_accuracy():
     assert "BatchNorm" not in without["evidence"]
     found = row(key, given(stated=True, level1={"wrong": 90}, level1_batchnorm={"wrong": 170}))
     assert found["verdict"] == without["verdict"] == "does not hold"
-    assert "level1_batchnorm 83.00 %, level1 91.00 %: -8.00 points" in found["evidence"]
-    assert "That is nearer to the stated 82.06 %." in found["evidence"]
+    assert "(level1_batchnorm) 83.00 %, -8.00 points (95 % interval" in found["evidence"]
+    assert ", nearer to the stated 82.06 %." in found["evidence"]
     further = row(key, given(stated=True, level1={"wrong": 90}, level1_batchnorm={"wrong": 50}))
-    assert "That is no nearer to" in further["evidence"]
+    assert ", no nearer to the stated" in further["evidence"]
     elsewhere = row(key, given(level1={"wrong": 90}, level1_batchnorm={"wrong": 170}))
     assert "-8.00 points" in elsewhere["evidence"]
     assert "nearer" not in elsewhere["evidence"]
@@ -1192,7 +1315,7 @@ def test_road_and_entropy_are_told_beside_the_verdict_and_do_not_decide_it():
     measures["cams"]["level2"]["road"] = np.full(20, 0.1)
     found = row(key, given(level3={}, level2={}, measures=measures))
     assert found["verdict"] == plain["verdict"] == "holds"
-    assert "Mean ROAD score -0.200 at level 3, 0.100 at level 2: difference -0.300" in found["evidence"]
+    assert "Mean ROAD score -0.200, at level 2 0.100: difference -0.300" in found["evidence"]
     assert "on 20 images" in found["evidence"]
     compact = maps({"compactness": 0.3, "map_size": 7, "entropy": 0.5}, compactness=0.1, map_size=7, entropy=0.6)
     found = row(("level3", "Attention maps are more compact"), given(measures=compact))
@@ -1200,33 +1323,102 @@ def test_road_and_entropy_are_told_beside_the_verdict_and_do_not_decide_it():
     assert "Mean entropy 0.6" in found["evidence"]
 
 
-def test_every_class_counts_the_same_in_class_wise_confidence():
-    """One class of 10 images gains 0.1, nine of 110 lose 0.02: +0.1 points less than 0 over the classes."""
-    labels = np.concatenate([np.zeros(10, dtype=int), np.repeat(np.arange(1, 10), 110)])
-    runs = {}
-    for name, first, rest in (("level3", 0.9, 0.7), ("level2", 0.8, 0.72)):
-        run = make(name)
-        confidence = np.where(labels == 0, first, rest)
-        probs = np.repeat((1 - confidence)[:, None] / 9, 10, axis=1)
-        probs[np.arange(N), labels] = confidence
-        run.predictions.update(test_probs=probs, test_labels=labels)
-        runs[name] = run
-    text = row(("level3", "Class-wise confidence"), Evidence(runs, (1, 1, 1), False))["evidence"]
-    assert "Mean over the classes of the true class's probability: -0.80 points" in text  # (10 - 9 x 2) / 10
-    text = row(("level3", "Class confidence"), Evidence(runs, (1, 1, 1), False))["evidence"]
-    assert "Mean over the images of the true class's probability: -1.88 points" in text  # (10 - 99 x 2) / 100
-    assert "higher in 1 of 10 classes" in text
+def test_class_wise_confidence_is_judged_class_by_class():
+    key = ("level3", "Class-wise confidence")
+
+    def changed(*by_class: float) -> Evidence:
+        return given(
+            level3={"confidence": 0.7 + np.array(by_class)[LABELS], "wrong": 0},
+            level2={"wrong": 0, "confidence": 0.7},
+        )
+
+    one_falls = changed(-0.1, *[0.2] * 9)
+    found = row(key, one_falls)
+    assert found["verdict"] == "does not hold"
+    assert "rises in 9 (automobile +20.00, bird +20.00," in found["evidence"]
+    assert "falls in 1 (airplane -10.00) of 10 classes" in found["evidence"]
+    assert verdict(("level3", "Class confidence"), one_falls) == "holds"  # over the images together
+    assert verdict(key, changed(*[0.2] * 6, 0, 0, 0, 0)) == "holds"
+    found = row(key, changed(*[0.2] * 5, 0, 0, 0, 0, 0))
+    assert found["verdict"] == "not measurable here"
+    assert "rises in 5" in found["evidence"] and "falls in 0 of 10" in found["evidence"]
+    assert found["evidence"].endswith(CANNOT_TELL)
+
+
+def test_intervals_of_classes_picked_from_the_data_hold_all_at_once():
+    """Of ten classes alike one looks worst: its difference to the best excludes 0 by itself, not among 45."""
+    low, high = (88, 100), (96, 100)
+    alone = evaluation.independent_difference(*high, *low)
+    assert alone.low > 0
+    (together, *_) = claims._simultaneous([(high, low)] * 45)
+    assert together.low < 0
+    assert together == evaluation.independent_difference(*high, *low, confidence=1 - 0.05 / 45)
+
+
+def test_a_training_accuracy_off_by_more_than_a_point_is_not_the_documents():
+    key = ("level1", "Accuracy ends at 81.06 %")
+    train, val = (0.6, 0.7, 0.85), (0.7, 0.8, 0.8223)
+    assert verdict(key, many(given(stated=True, level1={"train": train, "val": val}))) == "does not hold"
+
+
+def test_a_gain_is_due_to_the_two_factors_only_where_they_bring_half_of_it():
+    key = ("level2", "Augmentation and fine-tuning are directly")
+    # They bring 15 points; the rest of the recipe brings 40, then 15.
+    found = row(key, given(**ARMS, level1={"wrong": 600}, **WORSE))
+    assert found["verdict"] == "does not hold"
+    assert "Gain over level1 +55.00" in found["evidence"]
+    assert "the two +15.00" in found["evidence"] and "epochs +40.00" in found["evidence"]
+    assert "the two less these -25.00" in found["evidence"]
+    assert verdict(key, given(**ARMS, level1={"wrong": 20}, **WORSE)) == "does not hold"  # no gain to be had
+    evidence = given(**ARMS, level1={"wrong": 350}, **WORSE)
+    assert verdict(key, evidence) == "not measurable here"
+    assert told(key, evidence).endswith(CANNOT_TELL)
+
+
+def test_inference_that_was_not_timed_costs_nobody_knows_what():
+    key = ("level4", "Ensemble inference costs more")
+    evidence = given(level3={"parameters": 100}, efficientnet={"parameters": 20})
+    assert "level3 1.00 and efficientnet 1.00, together 2.00 times" in row(key, evidence)["evidence"]
+    del evidence.runs["efficientnet"].metrics["predict_seconds_per_image"]
+    found = row(key, evidence)
+    assert found["verdict"] == "not measurable here"
+    assert "not timed" in found["evidence"] and "1.20 times the larger" in found["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("level1", "level 1's notebook trains it"),
+        ("level1_batchnorm", "level 1's notebook (parameter batchnorm) trains it"),
+        ("level2", "level 2's notebook trains it"),
+        ("level2_noaug", "level 2's notebook (parameter ablation) trains it"),
+        ("level3", "level 3's notebook trains it"),
+        ("efficientnet", "level 4's notebook trains it"),
+        ("convnext", "level 4's notebook (parameter convnext) trains it"),
+    ],
+)
+def test_a_missing_run_comes_with_what_trains_it(name, words):
+    with pytest.raises(judging.Missing, match="run this notebook again afterwards") as missing:
+        given().run(name)
+    assert words in str(missing.value)
+
+
+def test_rules_and_evidence_are_short_enough_for_a_table(everything):
+    for claim in CLAIMS:
+        assert len(claim.rule.split()) <= 45, claim.rule
+        text = told((claim.level, claim.text), everything)
+        assert len(text.split()) <= 62, text
 
 
 def test_precision_counts_beside_recall():
     """Every recall is the documented one; that all errors go to one class spoils its precision alone."""
     key = ("level3", "Precision and recall per class are as in")
-    found = row(key, given(stated=True, level3={"wrong": AS_DOCUMENTED}))
-    assert found["evidence"].endswith("precision agrees in 10 classes and recall agrees in 10 classes.")
+    found = row(key, many(given(stated=True, level3={"wrong": AS_DOCUMENTED})))
+    assert "Consistent: precision in 10 and recall in 10 classes." in found["evidence"]
     lost = {name: round(100 * (1 - documented.PER_CLASS[name][1])) for name in CLASSES}
     pairs = {(name, "cat" if name != "cat" else "dog"): count for name, count in lost.items()}
-    found = row(key, given(stated=True, level3={"wrong": pairs}))
-    assert "recall agrees in 10 classes" in found["evidence"]
+    found = row(key, many(given(stated=True, level3={"wrong": pairs})))
+    assert "recall in 10 classes" in found["evidence"]
     assert found["verdict"] == "does not hold"
 
 
@@ -1238,7 +1430,7 @@ def test_weights_from_a_file_say_nothing_of_imagenet():
 
 def test_what_a_resnet_holds_before_layer4_is_what_level_2_freezes():
     parameters, trainable = models.count_parameters(models.build(replace(RECIPES["level2"], weights="none"), 10))
-    assert parameters - trainable == claims.BEFORE_LAYER4
+    assert parameters - trainable == judging.BEFORE_LAYER4
 
 
 def test_differences_from_the_documents_training_are_listed():
@@ -1250,8 +1442,8 @@ def test_main_effects_are_those_of_the_four_arms():
     evidence = CASES["level2", "Augmentation and fine-tuning are directly"][0]
     text = row(("level2", "Augmentation and fine-tuning are directly"), evidence)["evidence"]
     # Errors 5, 10, 15 and 20 %: augmentation (5 + 5) / 2, fine-tuning (10 + 10) / 2 points.
-    assert "augmentation +5.00 points" in text
-    assert "fine-tuning +10.00 points" in text
+    assert "augmentation +5.00 (" in text
+    assert "fine-tuning +10.00 (" in text
 
 
 def test_runs_of_different_test_images_are_refused():

@@ -226,6 +226,12 @@ def test_overconfidence_is_passed_on_from_level_to_level():
     assert correction("level3", 11, "calibration").startswith("Level 4, section 7,")
 
 
+def test_nothing_is_learned_about_how_to_combine_the_members():
+    """Level 3's next steps name meta-learning or calibration, addressed in level 4: neither is."""
+    assert {weight for *_, weight in documented.ENSEMBLE} == {0.5}
+    assert "fixes both weights at 0.5" in correction("level3", 11, "meta-learning")
+
+
 def test_an_se_block_has_no_spatial_focus():
     assert documented.ENSEMBLE[0][2] == "Strong spatial & channel focus"
     found = correction("level4", 2, "spatial")

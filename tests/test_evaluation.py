@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import binom, norm
+from scipy.stats import binom, chi2, multinomial, norm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, classification_report, log_loss, recall_score
 
@@ -37,6 +37,12 @@ def labels(probs) -> np.ndarray:
 
 
 ARMS = [(False, False), (True, False), (False, True), (True, True)]
+
+
+def marks(b: int, c: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whether two models are right on `n` images: on `b` only the first, on `c` only the second."""
+    image = np.arange(n)
+    return image < b, (b <= image) & (image < b + c)
 
 
 def rows(right: np.ndarray | list[bool]) -> np.ndarray:
@@ -120,6 +126,21 @@ def test_options_outside_their_range_are_refused(probs, labels):
         "successes must lie in 0..n.* not 11 of 10": lambda: ev.wilson_interval(11, 10),
         "successes must lie in 0..n.* not 0 of 0": lambda: ev.wilson_interval(0, 0),
         "confidence must lie between 0 and 1.* not 95": lambda: ev.wilson_interval(5, 10, confidence=95),
+        "successes must lie in 0..n.* not -1 of 5": lambda: ev.independent_difference(-1, 5, 1, 5),
+        "successes must lie in 0..n.* not 6 of 5": lambda: ev.independent_difference(1, 5, 6, 5),
+        "confidence must lie between 0 and 1.* not 2": lambda: ev.independent_difference(1, 5, 1, 5, 2),
+        "right_a must be booleans .* not int64": lambda: ev.paired_difference(
+            np.ones(2, dtype=np.int64), [True] * 2
+        ),
+        r"right_b must have shape \[N\] .* not \[0\]": lambda: ev.paired_difference([True], []),
+        "right_a and right_b must be of the same images, not 2 and 1": lambda: ev.paired_difference(
+            [True] * 2, [True]
+        ),
+        "confidence must lie between 0 and 1.* not 1": lambda: ev.paired_difference([True], [True], 1),
+        "marks_b must be booleans .* not float64": lambda: ev.mcnemar_marks([True], [1.0]),
+        "marks_a and marks_b must be of the same images, not 1 and 3": lambda: ev.mcnemar_marks(
+            [True], [True] * 3
+        ),
         "classes must name the 4 classes, not 2": lambda: ev.per_class_report(probs, labels, CLASSES[:2]),
         r"confusion must have shape \[C, C\], not \[2, 3\]": lambda: ev.most_confused(np.ones((2, 3)), "ab", 1),
         "classes must name the 2 classes, not 4": lambda: ev.most_confused(np.ones((2, 2)), CLASSES, 1),
@@ -208,6 +229,90 @@ def test_wilson_agrees_with_its_formula(successes, n, confidence):
     assert low == pytest.approx((centre - half) / (1 + z**2 / n), abs=1e-12)
     assert high == pytest.approx((centre + half) / (1 + z**2 / n), abs=1e-12)
     assert 0 <= low <= p <= high <= 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        # Newcombe (1998), "Interval estimation for the difference between independent proportions", table II.
+        ((56, 70, 48, 80), (0.2, 0.0524, 0.3339)),
+        ((5, 56, 0, 29), (0.0893, -0.0381, 0.1926)),
+        # Where Wilson's interval of 0 of n is 0 to z²/(n + z²), both ends are known by hand.
+        ((0, 10, 0, 20), (0, -(1.959964**2) / (20 + 1.959964**2), 1.959964**2 / (10 + 1.959964**2))),
+        ((10, 10, 0, 10), (1, 1 - math.sqrt(2) * 1.959964**2 / (10 + 1.959964**2), 1)),
+    ],
+)
+def test_the_difference_of_independent_proportions_agrees_with_its_author(counts, expected):
+    assert ev.independent_difference(*counts) == pytest.approx(expected, abs=5e-5)
+    value, low, high = ev.independent_difference(*counts[2:], *counts[:2])
+    assert (-value, -high, -low) == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_paired_interval_agrees_with_a_published_example():
+    """Fagerland, Lydersen and Laake (2014): complete response before and after therapy in 161 patients."""
+    assert ev.paired_difference(*marks(6, 16, 161)) == pytest.approx((-0.0621, -0.1240, -0.0054), abs=5e-5)
+
+
+def likeliest_scores(b: int, c: int, n: int, differences: np.ndarray) -> np.ndarray:
+    """The score statistic at each difference in accuracy, its chances found by trying ten thousand of them."""
+    scores = []
+    for d in differences:
+        q = np.linspace(max(0.0, -d), (1 - d) / 2, 10_001)[1:-1]  # only the second right; q + d: only the first
+        likelihood = b * np.log(q + d) + c * np.log(q) + (n - b - c) * np.log1p(-2 * q - d)
+        scores.append((b - c - n * d) / math.sqrt(n * (2 * q[likelihood.argmax()] + d - d**2)))
+    return np.array(scores)
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "n"), [(5, 0, 20), (0, 5, 20), (1, 7, 21), (9, 3, 32), (12, 0, 12), (0, 0, 20), (30, 45, 1000)]
+)
+def test_the_paired_interval_holds_what_the_score_test_does_not_reject(b, c, n):
+    """The score test by brute force, on a grid of differences."""
+    grid = np.linspace(-0.995, 0.995, 398)
+    scores = likeliest_scores(b, c, n, grid)
+    for confidence in (0.95, 0.8):
+        value, low, high = ev.paired_difference(*marks(b, c, n), confidence=confidence)
+        assert value == (b - c) / n
+        assert -1 <= low <= value <= high <= 1
+        held = np.abs(scores) <= norm.ppf((1 + confidence) / 2)
+        near = np.minimum(np.abs(grid - low), np.abs(grid - high)) < 1e-3  # too near an end for ten thousand
+        assert (held == ((low <= grid) & (grid <= high)))[~near].all()
+
+
+def test_the_paired_interval_excludes_0_exactly_where_mcnemars_score_test_rejects():
+    for b in range(26):
+        for c in range(26):
+            _, low, high = ev.paired_difference(*marks(b, c, 60))
+            assert (low > 0 or high < 0) == (abs(b - c) > norm.ppf(0.975) * math.sqrt(b + c)), (b, c)
+            if low > 0 or high < 0:  # and the exact test, the more cautious, rejects only where it does
+                continue
+            assert ev.mcnemar_marks(*marks(b, c, 60)).p > 0.05, (b, c)
+    assert ev.paired_difference(*marks(5, 0, 60)).low > 0
+    assert ev.mcnemar_marks(*marks(5, 0, 60)).p == pytest.approx(0.0625)
+
+
+@pytest.mark.parametrize("n", [1, 20, 10_000])
+def test_models_that_never_differ_are_not_thereby_proved_alike(n):
+    alike = np.arange(n) < 0.9 * n
+    z = norm.ppf(0.975)
+    # 0 of n with Wilson's limit, on either side.
+    assert ev.paired_difference(alike, alike) == pytest.approx((0, -(z**2) / (n + z**2), z**2 / (n + z**2)))
+    assert ev.mean_interval(np.zeros(n), resamples=10) == (0, 0, 0)  # as the bootstrap would have it
+    # One model always right, the other never.
+    assert ev.paired_difference([True] * n, [False] * n) == pytest.approx((1, (n - z**2) / (n + z**2), 1))
+
+
+def test_the_paired_interval_changes_sign_with_the_order_and_narrows_with_more_images():
+    a, b = np.random.default_rng(21).random((2, 200)) < [[0.9], [0.8]]
+    value, low, high = ev.paired_difference(a, b)
+    assert ev.paired_difference(b, a) == pytest.approx((-value, -high, -low))
+    assert value == pytest.approx(a.mean() - b.mean())
+    ours = ev.paired_difference(np.tile(a, 100), np.tile(b, 100))
+    # Among many images it is the interval that the standard error of the difference gives.
+    error = (a.astype(float) - b).std() / math.sqrt(20_000)
+    assert ours == pytest.approx((value, value - 1.96 * error, value + 1.96 * error), abs=0.01 * error)
+    wide, narrow = (ev.paired_difference(a, b, confidence) for confidence in (0.99, 0.5))
+    assert wide.low < low < narrow.low < value < narrow.high < high < wide.high
 
 
 def test_the_interval_of_a_mean_agrees_with_the_paired_bootstrap_and_with_theory(probs, labels):
@@ -372,6 +477,8 @@ def test_mcnemar_agrees_with_the_binomial_tail():
     assert test.p == pytest.approx(134 / 2048)
     assert ev.mcnemar(rows(b), rows(a), np.zeros(30, dtype=int)) == (2, 9, test.p)
     assert ev.mcnemar(rows(a), rows(a), np.zeros(30, dtype=int)) == (0, 0, 1.0)
+    assert ev.mcnemar_marks(a, b) == test
+    assert ev.mcnemar_marks(~a, ~b) == (2, 9, test.p)
 
 
 # -------------------------------------------------------------------------------------------- hand arithmetic
@@ -502,12 +609,25 @@ def test_compare_by_hand():
     p = [2 / 2**11, 2 / 2**10, 1]
     assert table["p"].tolist() == pytest.approx(p)
     assert table["p_holm"].tolist() == pytest.approx([3 * p[0], 2 * p[1], 1])
+    right = {name: probs.argmax(axis=1) == 0 for name, probs in models.items()}
     for _, row in table.iterrows():
-        slow = ev.paired_bootstrap(ev.accuracy, labels, models[row.model], models[row.over], resamples=1000)
-        assert (row.difference, row.low, row.high) == pytest.approx(slow, abs=1.01 / 60)
+        assert (row.difference, row.low, row.high) == ev.paired_difference(right[row.model], right[row.over])
+    # Each image moved from wrong to right gains log(0.9 / 0.1).
+    assert table["nll_difference"].tolist() == pytest.approx(-table["difference"] * math.log(9))
     for few in ({}, {"one": models["one"]}):
         assert ev.compare(few, labels).empty
         assert list(ev.compare(few, labels).columns) == list(table.columns)
+
+
+def test_compare_takes_every_pair_from_the_same_resamples(probs, labels):
+    models = {"a": probs, "b": ev.apply_temperature(probs, 3), "c": np.roll(probs, 1, axis=0), "d": probs}
+    table = ev.compare(models, labels).set_index(["model", "over"])
+    found = table[["nll_difference", "nll_low", "nll_high"]]
+    for model, over in (("b", "a"), ("c", "a"), ("c", "b")):
+        slow = ev.paired_bootstrap(ev.nll, labels, models[model], models[over])
+        assert found.loc[(model, over)].tolist() == pytest.approx(slow)
+    assert found.loc[("d", "a")].tolist() == [0, 0, 0]
+    assert table.loc[("d", "a"), "low"] < 0 < table.loc[("d", "a"), "high"]
 
 
 def test_factorial_by_hand():
@@ -523,10 +643,17 @@ def test_factorial_by_hand():
 
 def test_seed_spread_by_hand():
     found = ev.seed_spread([0.9, 0.92, 0.97], 400)
-    assert found == pytest.approx((0.93, statistics.stdev([0.9, 0.92, 0.97]), math.sqrt(0.93 * 0.07 / 400), 3))
+    sd = statistics.stdev([0.9, 0.92, 0.97])
+    assert found[:4] == pytest.approx((0.93, sd, math.sqrt(0.93 * 0.07 / 400), 3))
+    # Chi-square with 2 degrees of freedom is exponential: its q quantile is -2 log(1 - q).
+    assert found.seed_sd_low == pytest.approx(sd / math.sqrt(-math.log(0.025)))
+    assert found.seed_sd_high == pytest.approx(sd / math.sqrt(-math.log(0.975)))
+    five = ev.seed_spread([0.9, 0.92, 0.97, 0.94, 0.91], 400)
+    assert [4 * (five.seed_sd / end) ** 2 for end in five[4:]] == pytest.approx(chi2.ppf([0.975, 0.025], 4))
     alone = ev.seed_spread([0.9], 100)
     assert (alone.mean, alone.test_sd, alone.seeds) == pytest.approx((0.9, 0.03, 1))
-    assert math.isnan(alone.seed_sd)
+    assert all(math.isnan(sd) for sd in (alone.seed_sd, alone.seed_sd_low, alone.seed_sd_high))
+    assert ev.seed_spread([0.9, 0.9], 100)[1:] == pytest.approx((0, 0.03, 2, 0, 0))
 
 
 def test_groups_by_an_attribute_by_hand():
@@ -721,13 +848,13 @@ def test_applying_a_temperature_is_dividing_the_logits_by_it(logits, probs):
     assert ev.apply_temperature(probs, 2.5) == pytest.approx(softmax(logits / 2.5, axis=1))
 
 
-def test_temperature_stays_within_its_bounds_where_there_is_no_optimum():
+def test_temperature_where_there_is_no_optimum():
     for gap in (0.1, 0.3, 3, 30, 300):
         scores = np.array([[gap, 0.0], [0.0, gap]])
-        t = ev.temperature(scores, [0, 1])
-        assert t >= 0.01
-        assert ev.nll(softmax(scores / t, axis=1), [0, 1]) < 1e-4
+        assert ev.temperature(scores, [0, 1]) == 1  # no mistake: nothing to learn it from
         assert ev.temperature(scores, [1, 0]) == pytest.approx(100)
+    assert ev.temperature([[2.0, 0.0], [1.0, 1.0]], [0, 1]) == 1  # a tie is no mistake that a temperature mends
+    assert ev.temperature([[2.0, 0.0], [1.0, 1.001]], [0, 0]) != 1
 
 
 def test_a_probability_that_underflowed_is_not_an_impossibility():
@@ -751,14 +878,14 @@ def test_the_bootstrap_resamples_images_jointly(probs, labels):
     assert same == (0, 0, 0)  # two independent resamples would differ
     worse = ev.apply_temperature(probs, 3)
     found = ev.paired_bootstrap(ev.nll, labels, worse, probs, resamples=400)
-    assert found.difference == pytest.approx(ev.nll(worse, labels) - ev.nll(probs, labels))
-    assert found.low < found.difference < found.high
+    assert found.value == pytest.approx(ev.nll(worse, labels) - ev.nll(probs, labels))
+    assert found.low < found.value < found.high
     # The difference of means has a known standard error: mean ± 1.96 se is the interval's oracle.
     logs = np.log(probs) - np.log(worse)
     half = 1.96 * logs[range(300), labels].std() / math.sqrt(300)
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.15)
     swapped = ev.paired_bootstrap(ev.nll, labels, probs, worse, resamples=400)
-    assert swapped == pytest.approx((-found.difference, -found.high, -found.low))
+    assert swapped == pytest.approx((-found.value, -found.high, -found.low))
     assert ev.paired_bootstrap(ev.nll, labels, worse, probs, resamples=400) == found
     assert ev.paired_bootstrap(ev.nll, labels, worse, probs, resamples=400, seed=1) != found
     narrow = ev.paired_bootstrap(ev.nll, labels, worse, probs, resamples=400, confidence=0.5)
@@ -783,6 +910,58 @@ def test_wilson_covers_at_the_documents_accuracies(n, p):
     counts = np.arange(int(n * p - 5 * spread), int(n * p + 5 * spread))
     covers = [low <= p <= high for low, high in (ev.wilson_interval(k, n) for k in counts)]
     assert 0.92 <= (binom.pmf(counts, n, p) * covers).sum() <= 0.98
+
+
+def coverage(intervals: np.ndarray, b: np.ndarray, c: np.ndarray, n: int, p: float, q: float) -> float:
+    """Chance that the interval of (b, c) images holds p - q, their chances being p and q: every case added up."""
+    chance = multinomial.pmf(np.column_stack([b, c, n - b - c]), n, [p, q, 1 - p - q])
+    return (chance * ((intervals[:, 0] <= p - q) & (p - q <= intervals[:, 1]))).sum()
+
+
+def test_the_paired_interval_covers_as_often_as_it_says():
+    """Exact, on 20 images, down to where two models hardly ever differ and b + c = 0 is the likeliest case."""
+    n = 20
+    b, c = np.array([(b, c) for b in range(n + 1) for c in range(n + 1 - b)]).T
+    cases = [marks(*case, n) for case in zip(b, c, strict=True)]
+    ours = np.array([ev.paired_difference(*case)[1:] for case in cases])
+    chances = [(0.01, 0.01), (0.06, 0.02), (0.1, 0.1), (0.15, 0.02), (0.2, 0.05), (0.3, 0.3), (0.5, 0.2)]
+    found = [coverage(ours, b, c, n, p, q) for p, q in chances]
+    assert min(found) >= 0.92
+    assert (
+        min(found[3:]) >= 0.92 and max(found[3:]) <= 0.98
+    )  # where they differ often enough, no wider than need be
+    bootstrap = np.array([ev.mean_interval(a.astype(int) - b, resamples=400)[1:] for a, b in cases])
+    assert coverage(bootstrap, b, c, n, 0.06, 0.02) < 0.85  # why accuracies are not left to it
+
+
+def test_the_paired_interval_covers_on_more_images():
+    """2,000 test sets of 500 images: right only by the first in 8 %, only by the second in 5 %."""
+    b, c, _ = np.random.default_rng(22).multinomial(500, [0.08, 0.05, 0.87], size=2000).T
+    held = [
+        low <= 0.03 <= high
+        for _, low, high in (ev.paired_difference(*marks(*k, 500)) for k in zip(b, c, strict=True))
+    ]
+    assert 0.94 <= np.mean(held) <= 0.96
+
+
+def test_the_interval_between_seeds_covers_as_often_as_it_says():
+    """2,000 times three seeds of true standard deviation 0.01."""
+    accuracies = np.random.default_rng(23).normal(0.9, 0.01, size=(2000, 3))
+    found = [ev.seed_spread(seeds, 1000) for seeds in accuracies]
+    assert 0.94 <= np.mean([spread.seed_sd_low <= 0.01 <= spread.seed_sd_high for spread in found]) <= 0.96
+
+
+def test_the_spread_between_seeds_shrinks_as_the_test_set_grows():
+    """Seeds of one true accuracy that disagree on a fifth of the images, where each has its own luck."""
+    rng = np.random.default_rng(24)
+    mean_sd = {}
+    for n in (250, 4000):
+        agreed = rng.random((300, 1, n)) < 0.8
+        right = np.where(agreed, True, rng.random((300, 5, n)) < 0.5)
+        mean_sd[n] = np.mean([ev.seed_spread(seeds, n).seed_sd for seeds in right.mean(axis=2)])
+    assert mean_sd[250] / mean_sd[4000] == pytest.approx(4, rel=0.1)
+    alone = ev.seed_spread([0.9, 0.9], 250)
+    assert mean_sd[250] < alone.test_sd  # what the images all seeds agree on add is no difference between seeds
 
 
 def test_recall_intervals_cover_as_often_as_they_say():

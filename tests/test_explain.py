@@ -454,7 +454,7 @@ def test_measure_sets_a_map_that_always_points_at_the_centre_beside_the_models()
     assert found["centre_pointing"].tolist() == [True] * 3 + [False] * 3
     assert (found["centre_energy"][:3] > 16 / 256).all() and (found["centre_energy"][3:] < 16 / 256).all()
     np.testing.assert_allclose(found["object_share"], 16 / 256)
-    assert set(explain.measure(planted(), spots())) == {"map_size", "compactness", "entropy"}
+    assert set(explain.measure(planted(), spots())) == {"maps", "map_size", "compactness", "entropy"}
 
 
 def test_measure_measures_the_maps_of_the_predicted_classes() -> None:

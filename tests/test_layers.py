@@ -29,8 +29,9 @@ LIBRARY = {
     "evaluation": set(),
     "explain": {"evaluation", "_torchvision", "progress"},
     "plotting": {"evaluation", "explain"},
-    "tables": {"recipes", "documented", "data", "models", "runs", "evaluation"},
-    "claims": {"recipes", "documented", "evaluation", "runs"},
+    "tables": {"recipes", "documented", "data", "models", "runs", "evaluation", "judging"},
+    "judging": {"recipes", "documented", "robustness", "evaluation", "runs"},
+    "claims": {"recipes", "documented", "evaluation", "judging"},
 }
 ALLOWED: dict[str, set[str]] = LIBRARY | {
     "study": set(LIBRARY),

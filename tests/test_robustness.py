@@ -63,9 +63,9 @@ def test_light_and_colour_agree_with_pillow(kind: str, enhance: type, images: to
 
 def test_a_turned_hue_turns_red_towards_green_and_leaves_grey() -> None:
     red = torch.tensor([255, 0, 0], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 8, 8)
-    back, on = shifted(red, "hue", 2)  # a tenth of the circle: 36 degrees of the 60 from red to yellow
-    assert on[0, :, 0, 0].tolist() == [255, 153, 0]
-    assert back[0, :, 0, 0].tolist() == [255, 0, 153]
+    back, on = shifted(red, "hue", 1)  # a twentieth of the circle: 18 degrees of the 60 from red to yellow
+    assert on[0, :, 0, 0].tolist() == [255, 76, 0]
+    assert back[0, :, 0, 0].tolist() == [255, 0, 76]
     grey = torch.full((1, 3, 8, 8), 90, dtype=torch.uint8)
     assert all(torch.equal(version, grey) for version in shifted(grey, "hue", 3))
 

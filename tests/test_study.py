@@ -225,22 +225,45 @@ def test_calibration_in_the_results_is_fitted_on_validation(tmp_path: Path) -> N
 
 def test_robustness_asks_runs_about_altered_images(tmp_path: Path) -> None:
     here = study(tmp_path)
-    for name in ("level2", "level2_noaug", "level1"):
+    for name in ("level2", "level2_noaug", "level1", "level3", "efficientnet"):
         here.run(name)
     names = ["level2", "level2_noaug", "level1"]
-    found = here.robustness(names, kinds=("hue", "noise"), strengths=(1, 2), images=12)
+    found = here.robustness([*names, "level4"], kinds=("hue", "noise"), strengths=(1, 2), images=12)
     shifts = ["none", "hue, mild", "noise, mild", "hue", "noise"]
     assert {name: list(of) for name, of in found.items()} == dict.fromkeys(found, shifts)
-    sample = here.split.test.take(range(12))
+    sample = here.sample(12)
     labels = sample.labels.numpy()
-    for name in found:
+    assert set(labels.tolist()) == set(range(10))  # stratified
+    at = [int(np.flatnonzero((here.split.test.images == image).all(dim=(1, 2, 3)))[0]) for image in sample.images]
+    versions = robustness.shifted(sample.images, "hue", 2)
+    probs = {}
+    for name in (*names, "level3", "efficientnet"):
         # Features shared between arms change nothing: every model by itself gives the same.
         engine = training.Engine(here.model(name), here.recipe(name), here.device)
-        expected = [engine.probs(v).argmax(1) == labels for v in robustness.shifted(sample.images, "hue", 2)]
+        probs[name] = [engine.probs(version) for version in versions]
+    for name in names:
+        expected = [p.argmax(1) == labels for p in probs[name]]
         np.testing.assert_array_equal(found[name]["hue"], np.mean(expected, axis=0))
-        right = here.run(name).predictions["test_probs"][:12].argmax(1) == labels
+        right = here.run(name).predictions["test_probs"][at].argmax(1) == labels
         np.testing.assert_array_equal(found[name]["none"], right)
+    votes = [(a + b).argmax(1) == labels for a, b in zip(probs["level3"], probs["efficientnet"], strict=True)]
+    np.testing.assert_array_equal(found["level4"]["hue"], np.mean(votes, axis=0))
     assert {len(of["noise"]) for of in found.values()} == {12}
+    with pytest.raises(ValueError, match="sample of 0 images"):
+        here.robustness(["level1"], images=0)
+
+
+def test_a_sample_of_a_folder_has_every_class(tmp_path: Path) -> None:
+    """A folder's images come class by class: the first of them would be of one class."""
+    for number, name in enumerate(("ant", "bee", "cow")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(24):
+            picture = np.full((32, 32, 3), 10 * i + number, np.uint8)
+            Image.fromarray(picture).save(tmp_path / "photos" / name / f"{i}.png")
+    overrides = {"weights": "none", "image_size": 32}
+    here = Study("full", run_root=tmp_path / "runs", data_root=tmp_path / "photos", overrides=overrides)
+    assert np.bincount(here.sample(6).labels.numpy()).tolist() == [2, 2, 2]
+    assert len(here.sample(1000)) == len(here.split.test)
 
 
 def test_another_test_set_is_one_more_column(tmp_path: Path) -> None:
@@ -251,10 +274,10 @@ def test_another_test_set_is_one_more_column(tmp_path: Path) -> None:
     np.save(arrays / "copy_data.npy", here.split.test.images.permute(0, 2, 3, 1).numpy())
     np.save(arrays / "copy_labels.npy", here.split.test.labels.numpy())
     with pytest.raises(ValueError, match=r"no level has been run under .*runs: train one first"):
-        here.evaluate(arrays)
+        here.evaluate(here.load_test(arrays))
     for name in ("level1", "level3", "efficientnet"):
         here.run(name)
-    found = here.evaluate(arrays)
+    found = here.evaluate(here.load_test(arrays), "some/own")
     assert (found["name"], found["images"]) == ("own", 30)
     assert found["classes"] == dict.fromkeys(here.classes, 3)
     results = here.results()
@@ -267,7 +290,10 @@ def test_another_test_set_is_one_more_column(tmp_path: Path) -> None:
     cats = here.split.test.labels.numpy() == here.classes.index("cat")
     for i in np.flatnonzero(cats):
         Image.fromarray(here.split.test.images[i].permute(1, 2, 0).numpy()).save(folder / "cat" / f"{i}.png")
-    (only,) = {level["images"] for level in [here.evaluate(folder)]}
-    assert only == 3
+    few = here.evaluate(here.load_test(folder))
+    assert few["images"] == 3
     right = here.run("level1").predictions["test_probs"][cats].argmax(1) == here.classes.index("cat")
-    assert here.evaluate(folder)["levels"]["level1"]["test_accuracy"] == right.mean()
+    level1 = few["levels"]["level1"]
+    assert level1["test_accuracy"] == level1["own"] == right.mean()  # on the images of these classes alone
+    difference, low, high = level1["difference"]
+    assert low < difference == 0 < high

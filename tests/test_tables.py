@@ -361,6 +361,22 @@ def test_cam_differences_are_paired_and_leave_blank_maps_out() -> None:
     assert table["entropy"]["difference (95 % interval)"] == "-0.100 (-0.100 to -0.100)"
 
 
+def test_nothing_but_blank_maps_is_not_measurable() -> None:
+    nan = np.array([float("nan")])
+    blank = {"compactness": nan, "entropy": nan, "road": nan}
+    table = cells(tables.cam_differences(blank, blank))
+    assert {row["difference (95 % interval)"] for row in table.values()} == {"not measurable"}
+    assert cells(tables.gate_shares(nan, nan)) == {
+        "gates": {"on the object": "not measurable: the maps are blank"}
+    }
+    known = tables.gate_shares(np.array([0.25, 0.25, float("nan")]), np.array([0.5, 0.5, 0.5]))
+    assert cells(known)["on the object"] == {
+        "before": "25.00 %",
+        "after": "50.00 %",
+        "difference in points (95 % interval)": "+25.00 (+25.00 to +25.00)",
+    }
+
+
 def test_effects_of_four_arms_by_hand() -> None:
     arms = {
         "level2_noaug_frozen": 4,
@@ -391,10 +407,10 @@ def test_seeds_stand_beside_the_choice_of_test_images() -> None:
     assert table["several"] == {
         "seeds": "3",
         "mean test accuracy": "81.00 %",
-        "deviation between seeds": "1.00 points",
+        "deviation between seeds (95 % interval)": "1.00 points (0.52 to 6.28)",  # sqrt(2 / chi2_2), two quantiles
         "deviation from the choice of test images": f"{100 * np.sqrt(0.81 * 0.19 / 100):.2f} points",
     }
-    assert table["one"]["deviation between seeds"] == "one seed"
+    assert table["one"]["deviation between seeds (95 % interval)"] == "one seed"
     assert table["one"]["deviation from the choice of test images"] == "5.00 points"
 
 
@@ -405,9 +421,15 @@ def test_comparisons_name_both_and_count_images() -> None:
     table = cells(tables.comparisons(evaluation.compare(probs, labels)))
     assert list(table) == ["b - a"]
     row = table["b - a"]
-    assert row["difference in points (95 % interval)"].startswith("+20.00 (+")
+    assert row["accuracy, points (95 % interval)"].startswith("+20.00 (+")
+    # Where only b is right: log 9 nats better, a fifth of the images.
+    assert row["NLL (95 % interval)"].startswith(f"{-0.2 * np.log(9):+.3f} (")
     assert (row["images"], row["only the first right"], row["only the second right"]) == ("+20", "20", "0")
-    assert row["p (McNemar)"] == row["p (Holm)"] == "< 0.001"
+    assert row["p (McNemar)"] == "< 0.001"
+    assert "p (Holm)" not in row  # one pair: nothing to adjust for
+    three = tables.comparisons(evaluation.compare(probs | {"c": probs["b"]}, labels))
+    assert list(three.index) == ["b - a", "c - a", "c - b"]
+    assert list(three["p (Holm)"]) == ["< 0.001", "< 0.001", "1.000"]
     assert tables.p_value(0.0321) == "0.032"
 
 
@@ -416,14 +438,16 @@ def test_calibration_before_and_after_one_temperature() -> None:
     logits = rng.normal(size=(400, 3))
     labels = (rng.random(400)[:, None] > (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).cumsum(1)).sum(1)
     sharp = np.exp(3 * logits) / np.exp(3 * logits).sum(1, keepdims=True)
-    of = {"val_probs": sharp, "val_labels": labels, "test_probs": sharp, "test_labels": labels}
-    table = tables.calibration({"m": of})
+    of = {"val_probs": sharp, "val_labels": labels, "test_probs": sharp}
     t = evaluation.temperature(evaluation.log_probs(sharp), labels)
-    assert list(table.index) == ["m, as trained", f"m, at T = {t:.2f}"]
     assert 2 < t < 4  # it was sharpened three times
-    before, after = cells(table).values()
-    assert before["NLL"] == f"{evaluation.nll(sharp, labels):.4f}"
-    assert float(after["NLL"]) < float(before["NLL"])
+    scaled = tables.with_temperature({"m": of})
+    assert list(scaled) == ["m", f"m, T = {t:.2f}"]
+    np.testing.assert_array_equal(scaled["m"], sharp)
+    np.testing.assert_array_equal(scaled[f"m, T = {t:.2f}"], evaluation.apply_temperature(sharp, t))
+    before, after = cells(tables.calibration(scaled, labels)).values()
+    assert before["NLL (95 % interval)"].startswith(f"{evaluation.nll(sharp, labels):.3f} (")
+    assert float(after["NLL (95 % interval)"].split()[0]) < float(before["NLL (95 % interval)"].split()[0])
     assert before["ECE"] == tables.percent(evaluation.ece(sharp, labels))
     assert before["if calibrated"] == tables.percent(evaluation.ece_if_calibrated(sharp))
 
@@ -440,7 +464,9 @@ def test_robustness_compares_what_two_runs_lose() -> None:
     # Lost by the first an eighth, by the second a half.
     assert table["hue"]["kept more by the first, points"].startswith("+37.50 (")
     assert list(tables.robustness({"level2": right["level2"]})) == ["level2"]
-    assert tables.shift_accuracies(right)["level2"]["none"] == (1.0, 1.0, 1.0)
+    accuracies = tables.shift_accuracies(right)["level2"]
+    assert accuracies["none"] == pytest.approx((1.0, *wilson(8, 8)))  # rights and wrongs: Wilson's
+    assert accuracies["hue"] == tuple(evaluation.mean_interval(right["level2"]["hue"]))
 
 
 def test_recall_differences_and_pairs_of_classes() -> None:
@@ -491,13 +517,14 @@ def test_members_list_gain_and_cost() -> None:
 
 def test_a_second_test_set_is_a_column() -> None:
     found = {"test_accuracy": 0.7, "test_interval": [0.6, 0.8], "own": 0.75, "own_interval": [0.5, 0.9]}
+    found |= {"difference": [-0.05, -0.3, 0.2]}
     second = {"name": "photos", "images": 50, "classes": {}, "levels": {"level2": found}}
     title = "on photos, 50 images"
     assert cells(tables.second_test(second)) == {
         "Level 2": {
-            "the study's test images": "75.00 % (50.00 to 90.00)",
+            "the study's test images of these classes": "75.00 % (50.00 to 90.00)",
             title: "70.00 % (60.00 to 80.00)",
-            "difference in points": "-5.00",
+            "difference in points": "-5.00 (-30.00 to +20.00)",
         }
     }
     summary = cells(tables.summary(RESULTS, 40, second))
