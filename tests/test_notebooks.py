@@ -27,7 +27,7 @@ OWN = {
     "level1_baseline": {"batchnorm"},
     "level2_augmentation": {"ablation", "shift_images", "all_shifts"},
     "level3_attention": {"cam_images", "road_images"},
-    "level4_ensemble": {"second_seed", "convnext", "second_test"},
+    "level4_ensemble": {"second_seed", "convnext", "second_test", "shift_images"},
 }
 METADATA = {
     "accelerator": "GPU",
