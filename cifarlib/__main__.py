@@ -183,6 +183,10 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
         return 0
     print(tables.second_test(found).to_string())
+    absent = [f"Level {level[-1]}" for level in reports.LEVELS if level not in found["levels"]]
+    if absent:
+        print(f"Not run in this setting: {', '.join(absent)}.")
+    print(f"Models of seed {study.seed}; {study.notice().splitlines()[0]}".replace("**", ""))
     missing = [name for name, count in found["classes"].items() if not count]
     if missing:
         print(f"There are no images of {', '.join(missing)}.")

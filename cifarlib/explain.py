@@ -350,7 +350,10 @@ def object_share(masks: npt.ArrayLike | Tensor) -> Array:
 
 
 def measure(
-    model: nn.Module, images: Tensor, masks: npt.ArrayLike | Tensor | None = None
+    model: nn.Module,
+    images: Tensor,
+    masks: npt.ArrayLike | Tensor | None = None,
+    labels: npt.ArrayLike | Tensor | None = None,
 ) -> dict[str, npt.NDArray[Any] | int]:
     """Compute the Grad-CAM maps of the predicted classes and everything measured about them.
 
@@ -358,13 +361,14 @@ def measure(
         model: As `grad_cam` takes it.
         images: Prepared images `[N, 3, H, W]`.
         masks: The objects' masks, bool `[N, s, s]`, where they are known.
+        labels: The true classes `[N]`.
 
     Returns:
         `maps` `[N, h, w]`, `map_size` (cells a side), `compactness` and `entropy` `[N]`. With masks also
-        `pointing` `[N]`, `energy` `[N]`, `object_share` `[N]` (what a map spread evenly would put on the object), and
-        `centre_pointing` and `centre_energy` `[N]`: the same measures of one fixed map, a Gaussian in the
-        middle with a fifth of the image's side as its deviation. Objects lie near the middle, so a map must do
-        better than that one.
+        `pointing` `[N]`, `energy` `[N]`, `object_share` `[N]` (what a map spread evenly would put on the
+        object), and `centre_pointing` and `centre_energy` `[N]`: the same measures of one fixed map, a Gaussian
+        in the middle with a fifth of the image's side as its deviation. Objects lie near the middle, so a map
+        must do better than that one. With labels also `right` `[N]`, whether the predicted class is the true one.
     """
     maps = grad_cam(model, images)
     found: dict[str, npt.NDArray[Any] | int] = {
@@ -381,6 +385,10 @@ def measure(
         found["pointing"], found["centre_pointing"] = pointing_game(maps, objects), pointing_game(centre, objects)
         found["energy"], found["centre_energy"] = energy_inside(maps, objects), energy_inside(centre, objects)
         found["object_share"] = object_share(objects)
+    if labels is not None:
+        with _evaluating(model), torch.no_grad():
+            predicted = torch.cat([model(batch).argmax(dim=1) for batch in images.split(64)])
+        found["right"] = predicted.cpu().numpy() == torch.as_tensor(labels).numpy(force=True)
     return found
 
 

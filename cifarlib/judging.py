@@ -17,8 +17,10 @@ width where no image tells them apart; where few images differ it may exclude 0 
 Where the data pick the classes to compare, the intervals hold for all candidates at once (Bonferroni).
 
 A documented figure is not proved by an interval of ours that contains it: it is consistent with it, which counts
-where the interval is narrow enough to have said otherwise, and in the documents' setting only. A claim whose run
-or measure is missing, or that no run can decide, is "not measurable here" too: its evidence says why.
+where the interval is narrow enough to have said otherwise, and in the documents' setting only. Where a profile or
+an override chose other sizes, weights or training values than the documents', what the documents say of these is
+"not measurable here": it is this run's own setting, and refutes nothing. A claim whose run or measure is missing,
+or that no run can decide, is "not measurable here" too: its evidence says why.
 
 Intervals cover the choice of test images, not of training seeds, unless a rule says so.
 """
@@ -43,7 +45,7 @@ MEMBERS = recipes.LEVELS["level4"]
 CONFIDENT = 0.9
 """A prediction with a larger probability than this counts as confident."""
 MIN_MAP_SIZE = 7
-"""Side of the smallest Grad-CAM map, in cells, on which compactness says anything; 224 px give 7."""
+"""Side of the smallest Grad-CAM map, in cells, that says where a model looks; 224 px give 7."""
 ALIKE = 0.01
 """Accuracies that differ by no more than this, one point, count as alike."""
 BEFORE_LAYER4 = 8_543_296
@@ -54,6 +56,9 @@ MIN_IMAGES = 30
 """A mean over fewer images than this decides no claim: an interval of so few is not to be trusted."""
 NARROW = 0.02
 """An interval no wider than this, two points in all, says something by containing a documented figure."""
+
+MAX_HALF_WIDTH = 0.02
+"""Validation accuracies that are known no better than this, two points either way, show no small change."""
 
 VERDICTS = ("holds", "does not hold", "not measurable here")
 """What a claim's verdict may be."""
@@ -78,7 +83,8 @@ class Evidence:
             the documents' figures comparable.
         measures: What the notebook measured besides. "cams": by recipe name, `compactness` [N] (share of the
             map that holds half of its mass: less is more compact), `entropy` [N] (0 for a point to 1 for a map
-            spread evenly), `map_size` (cells a side), `road` [M] of the first M of these images (above 0 where
+            spread evenly), `map_size` (cells a side), `right` [N] (1 where the image is predicted right, 0 where
+            not), `road` [M] of the first M of these images (above 0 where
             the map's pixels matter to the model), and where the object is known `pointing` [N] (peak on the
             object, 0 or 1), `energy`, `centre_energy` and `object_share` [N] (shares of the map and of the
             image, 0 to 1). "attributes": `object_size`, `occlusion`, `clutter`, each [N] of the test images.
@@ -117,13 +123,17 @@ class Evidence:
             )
         return self.runs[name]
 
-    def seeds(self, name: str) -> list[Run]:
-        """Return the runs of a recipe under at least two seeds, the study's own first."""
+    def seeds(self, name: str, parameter: str = "") -> list[Run]:
+        """Return the runs of a recipe under at least two seeds, the study's own first.
+
+        `parameter` names the notebook's parameter that trains a second one, where there is such.
+        """
         runs = [self.run(name), *self.repeats.get(name, ())]
         if len(runs) < 2:
             raise Missing(
-                f"Needs a second seed of {name}, which is not here: set the override seeds to 3 and run this "
-                "notebook again."
+                f"Needs a second seed of {name}, which is not here: set "
+                + (f"the parameter {parameter} or " if parameter else "")
+                + "the override seeds to 3 and run this notebook again."
             )
         return runs
 
@@ -177,9 +187,18 @@ ABOVE_0 = "95 % bootstrap interval wholly above 0; not measurable where it conta
 BELOW_0 = "95 % bootstrap interval wholly below 0; not measurable where it contains 0."
 CONTAINS_0 = "The interval contains 0: these images cannot tell."
 ONE_CONTAINS_0 = "One interval contains 0: these images cannot tell."
-CONTAINS_LIMIT = "The interval contains the limit: these images cannot tell."
-ONE_CONTAINS_LIMIT = "One interval contains its limit: these images cannot tell."
+OWN_SETTING = "this run's own setting, not the document's"
 NOT_SIGNIFICANT = "p is not below 0.05: these images cannot tell."
+
+
+def contains(limit: str) -> str:
+    """Say that the interval contains a limit other than 0, which is named."""
+    return f"The interval contains the limit, {limit}: these images cannot tell."
+
+
+def one_contains(limit: str) -> str:
+    """Say that one of several intervals contains its limit, which is named."""
+    return f"One interval contains its limit, {limit}: these images cannot tell."
 
 
 def above(estimate: Estimate, limit: float = 0.0) -> Holds:
@@ -234,9 +253,9 @@ def wilson(k: int, n: int) -> Estimate:
 # ----------------------------------------------------------------------------------- numbers, and their words
 
 
-def percent(fraction: float) -> str:
-    """A fraction as a percentage to two decimals."""
-    return f"{100 * fraction:.2f} %"
+def percent(fraction: float, digits: int = 2) -> str:
+    """A fraction as a percentage, to two decimals unless more are asked for."""
+    return f"{100 * fraction:.{digits}f} %"
 
 
 def p_words(p: float) -> str:
@@ -262,10 +281,10 @@ def at_most(value: float, limit: float) -> bool:
     return bool(value <= limit + 1e-9)
 
 
-def points(estimate: Estimate, interval: str = "95 % interval") -> str:
+def points(estimate: Estimate, interval: str = "95 % interval", digits: int = 2) -> str:
     """A difference of fractions in points; `interval` says what kind it has."""
-    value, low, high = (100 * part for part in estimate)
-    return f"{value:+z.2f} points ({interval} {low:+z.2f} to {high:+z.2f})"
+    value, low, high = (f"{100 * part:+z.{digits}f}" for part in estimate)
+    return f"{value} points ({interval} {low} to {high})"
 
 
 def number(estimate: Estimate, digits: int = 3) -> str:
@@ -360,7 +379,7 @@ def matches(a: str, b: str) -> Judge:
 
     def judge(evidence: Evidence) -> Verdict:
         result = compare(evidence, a, b)
-        return decided(result.text, alike(result.difference), unclear=CONTAINS_LIMIT)
+        return decided(result.text, alike(result.difference), unclear=contains("1 point either way"))
 
     return judge
 
@@ -447,7 +466,7 @@ def seeds_agree(name: str) -> Judge:
             f"leaves {100 * spread.test_sd:.2f}."
         )
         differences = [evaluation.paired_difference(each, right[0]) for each in right[1:]]
-        return decided(text, *map(alike, differences), unclear=ONE_CONTAINS_LIMIT)
+        return decided(text, *map(alike, differences), unclear=one_contains("1 point either way"))
 
     return judge
 
@@ -466,18 +485,21 @@ def pretrained(name: str, model: str) -> Judge:
     def judge(evidence: Evidence) -> Verdict:
         recipe = evidence.run(name).recipe
         text = f"{recipe.model}, weights {Path(recipe.weights).name}."
-        if recipe.model == model and recipe.weights not in recipes.NAMED_WEIGHTS:
-            return f"{text} What that file holds its name does not say.", None
-        return text, recipe.model == model and recipe.weights.startswith("imagenet1k")
+        if recipe.model == model and not recipe.weights.startswith("imagenet1k"):
+            return f"{text} Weights other than ImageNet's: {OWN_SETTING}.", None
+        return text, recipe.model == model
 
     return judge
 
 
-PRETRAINED = "The trained recipe has this architecture and torchvision's ImageNet weights."
+PRETRAINED = (
+    "The trained recipe has this architecture and torchvision's ImageNet weights. Other weights are the run's own "
+    "setting, by which nothing is measured; another architecture refutes it."
+)
 
 
 def configured(level: str) -> Judge:
-    """Judge: the run was trained with the values of the document's table."""
+    """Judge: the run was trained with the values of the document's table; other values are its own setting."""
     stated = documented.LEVELS[level]
     schedules = {"none": "constant", "cosine annealing": "cosine"}
 
@@ -492,14 +514,19 @@ def configured(level: str) -> Judge:
             "epochs": (r.epochs, stated.epochs),
         }
         text = "; ".join(f"{name} {ours}" for name, (ours, _) in pairs.items())
-        others = [f"{name} {theirs}" for name, (ours, theirs) in pairs.items() if ours != theirs]
-        stated_otherwise = f" The document's: {', '.join(others)}." if others else ""
-        return f"This run: {text}.{stated_otherwise}", not others
+        other = {name: values for name, values in pairs.items() if values[0] != values[1]}
+        if not other:
+            return f"This run: {text}.", True
+        ours, theirs = (", ".join(f"{name} {values[i]}" for name, values in other.items()) for i in (0, 1))
+        return f"This run: {text}. The document's: {theirs}. {ours.capitalize()}: {OWN_SETTING}.", None
 
     return judge
 
 
-CONFIGURED = "The trained recipe has all these values (the hardware aside)."
+CONFIGURED = (
+    "The trained recipe has all these values (the hardware aside). Other values are the run's own setting, by "
+    "which nothing is measured."
+)
 
 
 def from_layer4(name: str) -> Judge:
@@ -535,6 +562,16 @@ class Curves(NamedTuple):
     def half_width(self) -> float:
         """Half the width of the 95 % interval of the last validation accuracy."""
         return (self.last_val.high - self.last_val.low) / 2
+
+    @property
+    def too_few(self) -> str:
+        """What to say where the validation images are too few to show a small change, "" where they are not."""
+        if self.half_width <= MAX_HALF_WIDTH:
+            return ""
+        return (
+            "Too few validation images to see a change this small (95 % interval "
+            f"{100 * self.half_width:.2f} points either way): these images cannot tell."
+        )
 
     def where(self, rises: np.ndarray) -> list[int]:
         """Epochs, from the second, at which the mask of steps `[epochs - 1]` is set."""
@@ -593,14 +630,15 @@ def smooth(name: str) -> Judge:
             f"validation accuracy {percent(c.val[0])} to {percent(c.val[-1])}, falling by more than "
             f"{100 * c.half_width:.2f} points {at_epochs(drops)}."
         )
-        return text, not rises and not drops
+        return decided(text, not rises, not drops, None if c.too_few else True, unclear=c.too_few)
 
     return judge
 
 
+TOO_FEW = "not measurable where that half-width is above 2 points: too few validation images."
 SMOOTH = (
     "Training loss falls at every epoch, and validation accuracy never falls by more than the half-width of "
-    "its 95 % interval."
+    f"its 95 % interval; {TOO_FEW}"
 )
 
 
@@ -619,7 +657,7 @@ def no_overfitting(name: str) -> Judge:
     return judge
 
 
-NO_OVERFITTING = "The last validation loss is at most 2 % above the lowest."
+NO_OVERFITTING = "The last validation loss is at most 2 % above the lowest: judged by the loss alone."
 
 
 def no_divergence(name: str) -> Judge:
@@ -641,7 +679,7 @@ NO_DIVERGENCE = "No epoch's training or validation loss is above the first epoch
 
 
 def gap_within(name: str) -> Judge:
-    """Judge: training accuracy ends no more than 5 points above validation accuracy."""
+    """Judge: training accuracy, running and measured, ends no more than 5 points above validation accuracy."""
 
     def judge(evidence: Evidence) -> Verdict:
         c = curves(evidence, name)
@@ -650,9 +688,17 @@ def gap_within(name: str) -> Judge:
             f"{100 * (c.train[-1] - c.val[-1]):+.2f} points ({100 * (c.measured_train - c.val[-1]):+.2f} "
             "with training accuracy measured after training, without augmentation)."
         )
-        return text, at_most(c.train[-1] - c.val[-1], 0.05)
+        return text, all(at_most(train - c.val[-1], 0.05) for train in (c.train[-1], c.measured_train))
 
     return judge
+
+
+def gap_rule(stated: str) -> str:
+    """The rule of `gap_within`, with the gap that the document has."""
+    return (
+        f"At the last epoch, training accuracy is at most 5 points above validation accuracy (the document's: "
+        f"{stated}), both as it runs during the epoch and as measured after training without augmentation."
+    )
 
 
 def gap_difference(evidence: Evidence, a: str, b: str) -> tuple[str, Estimate]:
@@ -750,7 +796,7 @@ def among_animals(name: str) -> Judge:
             f"{among:,} of {total:,} errors take one animal for another: 95 % interval {percent(share.low)} to "
             f"{percent(share.high)}."
         )
-        return decided(text, above(share, 0.5), unclear=CONTAINS_LIMIT)
+        return decided(text, above(share, 0.5), unclear=contains("50 %"))
 
     return judge
 
@@ -776,10 +822,11 @@ def harder(evidence: Evidence, name: str, attribute: str, sign: int) -> tuple[st
     outcomes = [[int((wrong & part).sum()), int((~wrong & part).sum())] for part in (hard, ~hard)]
     p = float(fisher_exact(outcomes).pvalue)
     rates = [errors / (errors + others) for errors, others in outcomes]
-    which = "Largest" if sign > 0 else "Smallest"
+    which = "largest" if sign > 0 else "smallest"
+    untied = "" if abs(hard.mean() - 1 / 3) < 0.02 else " (ties allow no third)"
     text = (
-        f"{which} third by {attribute.replace('_', ' ')}: {percent(rates[0])} wrong ({hard.sum():,} "
-        f"images), the rest {percent(rates[1])}, Fisher's exact {p_words(p)}."
+        f"The {hard.sum():,} images of {which} {attribute.replace('_', ' ')}{untied}: {percent(rates[0])} wrong, "
+        f"the rest {percent(rates[1])}, Fisher's exact {p_words(p)}."
     )
     return text, rates[0] > rates[1] if p < ALPHA else None
 
@@ -797,8 +844,8 @@ def all_harder(name: str, *attributes: tuple[str, int]) -> Judge:
 
 SMALL, CLUTTERED, OCCLUDED = ("object_size", -1), ("clutter", 1), ("occlusion", 1)
 HARDER = (
-    "Error is more frequent in that third of the test images than in the rest, Fisher's exact p < 0.05; not "
-    "measurable where p is larger."
+    "Error is more frequent in that third of the test images (as near as ties allow) than in the rest, "
+    "Fisher's exact p < 0.05; not measurable where p is larger."
 )
 
 
@@ -842,10 +889,19 @@ def cam_difference(evidence: Evidence, measure: str, *, least: int = MIN_IMAGES)
     third, second = cam_measures(evidence, ("level3", measure), ("level2", measure), least=least)
     difference = evaluation.mean_interval(third - second)
     text = (
-        f"Mean {'ROAD score' if measure == 'road' else measure} {third.mean():.3f}, at level 2 "
-        f"{second.mean():.3f}: difference {number(difference)} on {len(third):,} images."
+        f"Mean {'ROAD' if measure == 'road' else measure} {third.mean():.4f}, at level 2 "
+        f"{second.mean():.4f}: difference {number(difference, 4)} on {len(third):,} images."
     )
     return text, difference
+
+
+def too_coarse(evidence: Evidence, *names: str) -> str:
+    """What to say where a run's maps have too few cells to tell where it looks, "" where they have enough."""
+    side = int(min(evidence.measure("cams", name, "map_size") for name in names))
+    return "" if side >= MIN_MAP_SIZE else f"The maps have {side} x {side} cells, too few to tell."
+
+
+MAPS = f"(maps of at least {MIN_MAP_SIZE} cells a side)"
 
 
 def also(evidence: Evidence, *measures: str) -> str:

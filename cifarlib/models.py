@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.flop_counter import FlopCounterMode
 
 from cifarlib import progress
 from cifarlib._torchvision import torchvision
@@ -333,3 +334,15 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Return (all parameters, trainable parameters)."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, trainable in sizes if trainable)
+
+
+@torch.no_grad()
+def multiply_adds(model: nn.Module, image_size: int) -> int:
+    """Count the multiply-adds of convolutions and linear layers that the prediction of one image takes."""
+    x = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
+    was_training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    model.train(was_training)
+    return counter.get_total_flops() // 2

@@ -520,7 +520,8 @@ def _claims(executed: Path) -> list[dict[str, str]]:
 
     cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    return [row for output in outputs for row in output.get("data", {}).get(CLAIMS_MIME, [])]
+    texts = ["".join(output.get("data", {}).get(CLAIMS_MIME, "[]")) for output in outputs]
+    return [row for text in texts for row in json.loads(text)]
 
 
 def _version(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -196,11 +195,12 @@ class Study:
             # From here on the test set is read, once; nothing is decided after it.
             probs = {"val": fitted.val_probs}
             labels = {"val": val_images.labels.cpu().numpy()}
-            metrics: dict[str, Any] = {"train_accuracy": fitted.train_accuracy}
+            metrics: dict[str, Any] = {
+                "train_accuracy": fitted.train_accuracy,
+                "multiply_adds": models.multiply_adds(model, recipe.image_size),
+            }
             if test_images is not None:
-                started = time.perf_counter()
                 probs["test"] = engine.probs(test_images.images)
-                metrics["predict_seconds_per_image"] = (time.perf_counter() - started) / len(test_images)
                 labels["test"] = test_images.labels.cpu().numpy()
             for part in probs:
                 metrics[f"{part}_accuracy"] = evaluation.accuracy(probs[part], labels[part])
@@ -475,8 +475,11 @@ def _sum_of_costs(runs: Sequence[Run]) -> dict[str, Any]:
     stalls = [run.metrics["stall_ratio"] for run in runs]
     return {
         **{key: sum(run.metrics[key] for run in runs) for key in ("epochs", "seconds")},
-        **{key: sum(run.metrics[key] for run in runs) for key in ("parameters", "trainable_parameters")},
-        "predict_seconds_per_image": sum(run.metrics["predict_seconds_per_image"] for run in runs),
+        **{
+            key: sum(run.metrics[key] for run in runs)
+            for key in ("parameters", "trainable_parameters", "multiply_adds")
+            if all(key in run.metrics for run in runs)
+        },
         "peak_memory_bytes": max(run.metrics["peak_memory_bytes"] for run in runs),
         "stall_ratio": None if None in stalls else min(stalls),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -23,8 +24,8 @@ from cifarlib.runs import Run
 _SILENT = ("name", "seed")
 
 
-CLAIMS_MIME = "application/vnd.cifarlib.claims+json"
-"""Under which a claims table's rows lie in a notebook's output, beside the table: reports read them there."""
+CLAIMS_MIME = "application/vnd.cifarlib.claims"
+"""Under which a claims table's rows lie in a notebook's output, beside the table: JSON that reports read there."""
 
 
 def show(frame: pd.DataFrame, **bundle: Any) -> None:
@@ -408,7 +409,7 @@ def votes(probs: Mapping[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
 
 
 def cams(measures: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Average what `explain.measure` returns, by model; what was not measurable is left out."""
+    """Average what `explain.measure` returns, a model a column; what was not measurable is left out."""
     rows = {}
     for name, m in measures.items():
         side = m["map_size"]
@@ -427,7 +428,7 @@ def cams(measures: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 "centre, inside": percent(np.mean(m["centre_energy"]), 1),
                 "object's share": percent(np.mean(m["object_share"]), 1),
             }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame(rows)  # a measure a row: beside one another they would be wider than a page
 
 
 def _estimate(values: np.ndarray) -> str:
@@ -488,13 +489,13 @@ def members(runs: Sequence[Run]) -> pd.DataFrame:
     """List what each further member adds to a soft vote of equal weights, and at what cost."""
     rows: dict[str, dict[str, str]] = {}
     labels = runs[0].predictions["test_labels"]
-    before = np.zeros(len(labels))
+    before = np.zeros(len(labels), dtype=bool)
     for count, run in enumerate(runs, 1):
         probs = evaluation.soft_vote([r.predictions["test_probs"] for r in runs[:count]])
-        right = (probs.argmax(axis=1) == labels).astype(float)
+        right = probs.argmax(axis=1) == labels
         cells = {"test accuracy (95 % interval)": interval(right.mean(), len(labels))}
         if count > 1:
-            gain = evaluation.mean_interval(right - before)
+            gain = evaluation.paired_difference(right, before)
             cells["gain in points"] = points(*gain)
             cells["points a million parameters"] = f"{100 * gain.value / (run.metrics['parameters'] / 1e6):+.3f}"
             cells["points a minute of training"] = f"{100 * gain.value / (run.metrics['seconds'] / 60):+.2f} a min"
@@ -564,7 +565,7 @@ def _second(level: str, second: Mapping[str, Any] | None) -> dict[str, str]:
     if second is None or level not in second["levels"]:
         return {}
     found = second["levels"][level]
-    title = f"on {second['name']}, {second['images']:,} images"
+    title = f"on {second['name']}, {second['images']:,} images (95 % interval)"
     return {title: with_interval(found["test_accuracy"], *found["test_interval"])}
 
 
@@ -573,9 +574,11 @@ def second_test(second: Mapping[str, Any]) -> pd.DataFrame:
     rows = {}
     for name, found in second["levels"].items():
         rows[f"Level {name[-1]}"] = {
-            "the study's test images of these classes": with_interval(found["own"], *found["own_interval"]),
+            "the study's test images of these classes (95 % interval)": with_interval(
+                found["own"], *found["own_interval"]
+            ),
             **_second(name, second),
-            "difference in points": points(*found["difference"]),
+            "difference in points (95 % interval)": points(*found["difference"]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -603,4 +606,4 @@ def claims(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
 
 def show_claims(rows: Sequence[Mapping[str, str]]) -> None:
     """Display a claims table, and leave its rows in the output for the report's `results.json`."""
-    show(claims(rows), **{CLAIMS_MIME: [dict(row) for row in rows]})
+    show(claims(rows), **{CLAIMS_MIME: json.dumps([dict(row) for row in rows])})

@@ -732,3 +732,13 @@ def test_the_model_and_the_random_state_stay_as_they_were(
         explanation(model, images[:2, :, :32, :32])
     assert state(model) == before
     del held
+
+
+def test_measure_says_which_predictions_are_right() -> None:
+    model, images = planted(), spots()
+    with torch.no_grad():
+        predicted = model(images).argmax(dim=1)
+    labels = predicted.clone()
+    labels[0] = (labels[0] + 1) % 2
+    found = explain.measure(model, images, labels=labels)
+    assert found["right"].tolist() == [False] + [True] * (len(images) - 1)

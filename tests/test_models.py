@@ -40,7 +40,7 @@ from cifarlib.models import (
     recalibrate,
     weights_fingerprint,
 )
-from cifarlib.recipes import Recipe, resolve
+from cifarlib.recipes import LEVEL1, LEVEL2, LEVEL3, Recipe, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = resolve("full")[1]
@@ -829,3 +829,15 @@ def test_another_error_in_torchvision_is_not_hidden(tmp_path: Path) -> None:
     done = python(f"import runpy; runpy.run_path({str(shim)!r})", tmp_path)
     assert done.returncode != 0
     assert done.stderr.endswith("RuntimeError: CUDA versions differ\n")
+
+
+def test_multiply_adds_are_those_of_the_paper_and_leave_the_model_alone() -> None:
+    """ResNet-50 at 224 px: 4.09 billion (He et al. 2016, table 1: 3.8 with stride in the first convolution)."""
+    model = models.build(replace(LEVEL1, weights="none"), 1000).train()
+    modes = [module.training for module in model.modules()]
+    assert models.multiply_adds(model, 224) == pytest.approx(4.09e9, rel=1e-3)
+    assert [module.training for module in model.modules()] == modes
+    # The SE block's two linear layers, and nothing else, come on top.
+    base = {"weights": "none", "image_size": 64}
+    plain, attention = (models.build(replace(r, **base), 10) for r in (LEVEL2, LEVEL3))
+    assert models.multiply_adds(attention, 64) - models.multiply_adds(plain, 64) == 2 * 2048 * 128

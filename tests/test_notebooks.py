@@ -37,7 +37,7 @@ METADATA = {
 }
 # All four levels in a minute or two. Pretraining is in, so that the demo's own path is what is tested.
 SMOKE = {
-    "image_size": 64,
+    "image_size": 40,
     "train_size": 60,
     "val_size": 30,
     "test_size": 40,
@@ -46,6 +46,7 @@ SMOKE = {
     "pretrain_size": 60,
     "pretrain.epochs": 1,
 }
+FEW = {"cam_images": 12, "road_images": 2, "shift_images": 8}
 
 
 def code_of(notebook: nbformat.NotebookNode) -> list[str]:
@@ -131,6 +132,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smoke")
     settings = [f"--set={name}={value}" for name, value in SMOKE.items()]
     command = [sys.executable, "-W", "error", "-m", "cifarlib", "report", "--profile", "demo"]
+    for name, value in FEW.items():
+        settings += ["-p", name, str(value)]
     command += ["--out", str(folder / "out"), "--run-root", "runs", *settings]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

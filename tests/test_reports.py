@@ -320,8 +320,8 @@ def test_the_index_shows_which_differences_are_real_and_the_verdicts(made: Any, 
         levels={"level1": measured(0.5, claims=rows), "level2": measured(0.625)},
         comparisons=[compared],
     )
-    alt = page.find("img")["alt"].replace("\u00a0", " ").replace("\u2212", "-")
-    assert "12.5" in alt and "Level 2 - Level 1" in alt
+    alt = page.find("img")["alt"].replace("\u00a0", " ")
+    assert "Level 2 less Level 1 +12.50" in alt and "+25 images" in alt
     table = page.find_all("table")[1]
     assert [th.get_text() for th in table.thead.find_all("th")] == [
         "Level",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -333,7 +334,7 @@ def test_cams_average_what_was_measurable() -> None:
     }
     blank = {"map_size": 2, "compactness": np.array([0.5]), "entropy": np.array([1.0])}
     road = {"road": np.array([0.25, nan, 0.25])}
-    table = cells(tables.cams({"a": measured, "b": blank, "c": blank | road}))
+    table = cells(tables.cams({"a": measured, "b": blank, "c": blank | road}).T)
     assert table["a"] == {
         "map": "4 x 4",
         "compactness": "0.300",
@@ -519,12 +520,12 @@ def test_a_second_test_set_is_a_column() -> None:
     found = {"test_accuracy": 0.7, "test_interval": [0.6, 0.8], "own": 0.75, "own_interval": [0.5, 0.9]}
     found |= {"difference": [-0.05, -0.3, 0.2]}
     second = {"name": "photos", "images": 50, "classes": {}, "levels": {"level2": found}}
-    title = "on photos, 50 images"
+    title = "on photos, 50 images (95 % interval)"
     assert cells(tables.second_test(second)) == {
         "Level 2": {
-            "the study's test images of these classes": "75.00 % (50.00 to 90.00)",
+            "the study's test images of these classes (95 % interval)": "75.00 % (50.00 to 90.00)",
             title: "70.00 % (60.00 to 80.00)",
-            "difference in points": "-5.00 (-30.00 to +20.00)",
+            "difference in points (95 % interval)": "-5.00 (-30.00 to +20.00)",
         }
     }
     summary = cells(tables.summary(RESULTS, 40, second))
@@ -674,7 +675,7 @@ def test_show_gives_a_page_and_a_terminal_the_whole_table() -> None:
 def test_a_claims_table_leaves_its_rows_for_the_report() -> None:
     row = {"section": "6", "claim": "a < b", "verdict": "holds", "evidence": "1 > 0", "rule": "r"}
     data = bundle(lambda: tables.show_claims([row]))
-    assert data[tables.CLAIMS_MIME] == [row]
+    assert json.loads(data[tables.CLAIMS_MIME]) == [row]
     assert Text(data["text/html"]).rows[1] == ["1", "6", "a < b", "holds", "1 > 0", "r"]
 
 
