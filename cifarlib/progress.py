@@ -15,12 +15,13 @@ T = TypeVar("T")
 def live() -> bool:
     """Say whether a bar that redraws itself makes sense: in a terminal or an interactive kernel.
 
-    A kernel's stderr is no terminal, so a kernel is recognised as such. CIFARLIB_PROGRESS=0 switches bars off:
-    our notebook runner sets it, so that saved outputs hold finished lines only.
+    A kernel's stderr is no terminal, so a kernel is recognised by what runs it; a process that only starts kernels
+    has other parts of ipykernel. CIFARLIB_PROGRESS=0 switches bars off: our notebook runner sets it, so that saved
+    outputs hold finished lines only.
     """
     if os.environ.get("CIFARLIB_PROGRESS") == "0":
         return False
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return sys.stderr.isatty() or "ipykernel.kernelapp" in sys.modules
 
 
 def bar(items: Iterable[T], *, what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:

@@ -66,12 +66,12 @@ def test_no_bar_is_drawn_into_a_file(tmp_path: Path) -> None:
 def test_a_kernel_is_recognised_though_its_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", open(os.devnull, "w"))  # noqa: SIM115
     monkeypatch.delenv("CIFARLIB_PROGRESS")
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", sys)
     assert progress.live()
     monkeypatch.setenv("CIFARLIB_PROGRESS", "0")
     assert not progress.live()
     monkeypatch.delenv("CIFARLIB_PROGRESS")
-    monkeypatch.delitem(sys.modules, "ipykernel")
+    monkeypatch.delitem(sys.modules, "ipykernel.kernelapp")
     assert not progress.live()
     sys.stderr.close()
 
