@@ -496,7 +496,7 @@ def test_an_interrupt_ends_cleanly(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Put into the background by a shell without job control, tests run with SIGINT ignored: a child inherits it.
+        # Run in the background of a shell without job control, tests have SIGINT ignored, and a child inherits it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
