@@ -187,7 +187,9 @@ CANDIDATES = (
     Candidate(
         "no host sync per step", "50 steps of level 1's head", "1.0 on a CPU, where nothing waits", _no_sync
     ),
-    Candidate("inference in batches of 256, not 64", "trunk forward", "1.05: fewer calls", _large_batches),
+    Candidate(
+        "inference in batches of 256, not 64", "trunk forward", "1.05: fewer calls", _large_batches, ("cuda",)
+    ),
     Candidate("torch.compile of the trunk, warm", "trunk forward", "1.2", _compile, ()),
 )
 
