@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(options: argparse.Namespace) -> int:
     try:
         differences = reports.check(options.check, options.notebooks)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         return _refuse(error)
     for difference in differences:
         print(difference)
@@ -154,7 +154,7 @@ def _report(options: argparse.Namespace) -> int:
             overrides=dict(map(_field, options.fields)),
             notebooks=options.notebooks,
         )
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
         return _refuse(error)
     if not reports.run(request):
         return 1

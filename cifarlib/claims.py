@@ -1800,8 +1800,7 @@ def _temperature(evidence: Evidence) -> str:
     """What a temperature does to the soft vote's test loss and calibration error."""
     val_probs, val_labels = evidence.predictions("level4", "val")
     probs, labels = evidence.predictions("level4")
-    t = evaluation.temperature(evaluation.log_probs(val_probs), val_labels)
-    scaled = evaluation.apply_temperature(probs, t)
+    t, scaled = evaluation.calibrate(probs, val_probs, val_labels)
     before, after = (evaluation.nll_each(p, labels) for p in (probs, scaled))
     difference = mean_over(after - before)
     errors = [evaluation.ece(p, labels) for p in (probs, scaled)]

@@ -875,6 +875,26 @@ def apply_temperature(probs: npt.ArrayLike, t: float) -> Array:
     return softmax(log_probs(probs) / t, axis=1)
 
 
+def calibrate(probs: npt.ArrayLike, val_probs: npt.ArrayLike, val_labels: npt.ArrayLike) -> tuple[float, Array]:
+    """Fit one temperature on validation images and apply it to others.
+
+    Args:
+        probs: Class probabilities `[N, C]` of the images in question. A vote's are the averaged ones.
+        val_probs: The same model's or vote's on the validation images, `[V, C]`.
+        val_labels: The validation images' true classes `[V]`, integers.
+
+    Returns:
+        The temperature, and the probabilities at it, `[N, C]`; see `temperature` and `apply_temperature`.
+
+    Example:
+        >>> t, scaled = calibrate([[0.9, 0.1]], [[0.9, 0.1]] * 3 + [[0.1, 0.9]], [0, 0, 0, 0])
+        >>> round(t, 3), scaled.round(2).tolist()  # three in four are right: so should be the confidence
+        (2.0, [[0.75, 0.25]])
+    """
+    t = temperature(log_probs(val_probs), val_labels)
+    return t, apply_temperature(probs, t)
+
+
 # --------------------------------------------------------------------------------------- selective prediction
 
 

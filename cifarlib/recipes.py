@@ -133,6 +133,21 @@ class Recipe:
         return cls(**values)
 
 
+def expect(kind: type, **values: Any) -> None:
+    """Refuse values that are not of a type, bool for instance; papermill's `-p NAME true` gives the text "true".
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+    for name, value in values.items():
+        if type(value) is not kind:
+            remedy = "write True or False, with a capital" if kind is bool else f"give {_AN[kind]}"
+            raise ValueError(f"{name}={value!r} is {_AN.get(type(value), type(value).__name__)}: {remedy}")
+
+
+_AN = {str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"}
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Complete a message about an unknown name: the nearest known one, or all of them."""
     known = list(known)

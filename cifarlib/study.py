@@ -15,7 +15,9 @@ from cifarlib import claims, data, documented, evaluation, models, progress, rec
 from cifarlib import runs as runs_module
 from cifarlib.recipes import Recipe
 from cifarlib.runs import Run, RunError, RunFolder
+from cifarlib.text import code_span
 
+_DRIVE = Path("/content/drive")  # where Colab's own examples mount it
 _PIECE = 512  # images that are altered and predicted at a time
 
 
@@ -29,9 +31,14 @@ class Study:
         run_root: Folder that keeps the runs; a finished run found there is loaded, not trained again.
         data_root: Folder of images, or the folder that CIFAR-10 is downloaded to.
         overrides: Recipe or profile fields to change, as `recipes.resolve` describes.
+        drive: In Colab, mount Google Drive and keep runs and images there, below `MyDrive/cifarlib`, so that they
+            outlive the session. Absolute paths stay what they are.
+        checkpoint_seconds: How long an epoch runs between checkpoints within it; there is one after every epoch.
 
     Raises:
-        ValueError: an unknown profile or override, or a value out of range.
+        ValueError: an unknown profile or override, a value out of range, or one that this machine has no use for.
+        FileNotFoundError: weights that are no file.
+        NotADirectoryError: `run_root` is a file.
     """
 
     def __init__(
@@ -42,7 +49,12 @@ class Study:
         run_root: str | Path = "runs",
         data_root: str | Path = "data",
         overrides: Mapping[str, Any] | None = None,
+        drive: bool = False,
+        checkpoint_seconds: float = training.CHECKPOINT_SECONDS,
     ) -> None:
+        recipes.expect(bool, drive=drive)
+        if drive:
+            run_root, data_root = _on_drive(run_root, data_root)
         self.device = training.choose_device()
         chosen = profile
         if profile == "auto":
@@ -54,12 +66,21 @@ class Study:
             )
         self.profile, self.recipes = recipes.resolve(chosen, seed=seed, overrides=overrides)
         self.seed, self.run_root, self.data_root = seed, Path(run_root), Path(data_root)
+        if self.run_root.exists() and not self.run_root.is_dir():
+            raise NotADirectoryError(f"run_root={str(run_root)!r} is a file: give a folder for the runs")
+        for recipe in self.recipes.values():  # said now, not when a notebook comes to it
+            training.choose_precision(recipe, self.device)
+            if recipe.weights not in recipes.NAMED_WEIGHTS:
+                models._weights_file(recipe)
+        self.checkpoint_seconds = checkpoint_seconds
         self._runs: dict[tuple[str, int], Run] = {}
         self._stand_ins: dict[str, Run] = {}
         if profile == "auto":
             found = "a CUDA device" if chosen == "full" else "no CUDA device"
             print(f"profile auto: {found} found, so this is the {chosen.upper()} profile.")
         print(f"Device: {self._device_name()}")
+        if profile == "full" and self.device.type == "cpu":
+            print("No CUDA device: a training of the full profile takes hours here, and says beforehand how many.")
 
     def _device_name(self) -> str:
         if self.device.type == "cuda":
@@ -146,6 +167,33 @@ class Study:
             self._runs[key] = run
         return run
 
+    def check(self, *levels: str) -> None:
+        """Refuse now what the levels' trainings would refuse later: reads images and weights, trains nothing.
+
+        Args:
+            levels: `level1` to `level4`.
+
+        Raises:
+            ValueError: images or weights that cannot be used.
+            OSError: what cannot be read, downloaded or written, or a disk without room for the runs.
+            MemoryError: the images do not fit into memory.
+        """
+        if not self.builtin:
+            _ = self.split
+        kept, at_work = 0, 0
+        for name in dict.fromkeys(name for level in levels for name in recipes.LEVELS[level]):
+            recipe = self.recipe(name)
+            if recipe.weights != "pretrain" and self.find(name) is not None:
+                continue  # nothing to train any more, and no need to download anything for it
+            weights = None if recipe.weights == "pretrain" else models.load_weights(recipe)
+            with torch.device("meta"):  # the shapes alone
+                shapes = weights and {key: value.to("meta") for key, value in weights.items()}
+                model = models.build(recipe, 2, shapes)
+            total, trainable = models.count_parameters(model)
+            kept += 4 * total
+            at_work = max(at_work, 3 * 4 * 3 * trainable)  # three checkpoints of weights and Adam's two moments
+        runs_module.check_disk(self.run_root, kept + at_work)
+
     @cached_property
     def _pretrain_images(self) -> tuple[data.ImageSet, data.ImageSet]:
         return data.pretrain_set(self.profile.pretrain_size, n_val=500, seed=self.profile.split_seed)
@@ -191,7 +239,9 @@ class Study:
                 return folder.load()
             model = models.build(recipe, len(train_images.classes), models.load_weights(with_weights))
             engine = training.Engine(model, recipe, self.device)
-            fitted = training.fit(engine, train_images, val_images, folder=folder)
+            fitted = training.fit(
+                engine, train_images, val_images, folder=folder, checkpoint_seconds=self.checkpoint_seconds
+            )
             # From here on the test set is read, once; nothing is decided after it.
             probs = {"val": fitted.val_probs}
             labels = {"val": val_images.labels.cpu().numpy()}
@@ -266,9 +316,8 @@ class Study:
                 f"CIFAR-10 ({sizes}) with {self._weights_words()} at 224 px, as the documents have it (which of "
                 "torchvision's two sets of weights they took is not said; V1 is assumed)."
             )
-        source = (
-            "CIFAR-10" if self.split.source == "cifar10" else f"Images from the folder `{self.data_root.name}`"
-        )
+        folder = self.data_root.name or self.data_root.resolve().name  # "." has no name of its own
+        source = "CIFAR-10" if self.split.source == "cifar10" else f"Images from the folder {code_span(folder)}"
         return (
             f"**{source}** ({sizes}, {recipe.image_size} px) with {self._weights_words()}: not the documents' "
             "setting, so their figures stand beside these for orientation only."
@@ -282,9 +331,9 @@ class Study:
             "pretrain": "weights pretrained on the spot, on other built-in drawings instead of ImageNet",
         }
         resnet, efficientnet = (self.recipes[name].weights for name in ("level1", "efficientnet"))
-        words = named.get(resnet, f"the weights `{Path(resnet).name}`")
+        words = named.get(resnet, f"the weights {code_span(Path(resnet).name)}")
         if efficientnet != resnet:
-            words += f" (EfficientNet-B0: {named.get(efficientnet, f'`{Path(efficientnet).name}`')})"
+            words += f" (EfficientNet-B0: {named.get(efficientnet, code_span(Path(efficientnet).name))})"
         return words
 
     def predictions(self, level: str, part: str = "test", *, seed: int | None = None) -> np.ndarray | None:
@@ -321,8 +370,7 @@ class Study:
                 entry |= runs[0].metrics
             correct = round(entry["test_accuracy"] * len(labels))
             entry["test_interval"] = list(evaluation.wilson_interval(correct, len(labels)))
-            t = evaluation.temperature(evaluation.log_probs(val_probs), val_labels)
-            scaled = evaluation.apply_temperature(probs, t)
+            t, scaled = evaluation.calibrate(probs, val_probs, val_labels)
             entry["calibration"] = {"temperature": t} | {
                 name: {"ece": evaluation.ece(p, labels), "nll": evaluation.nll(p, labels)}
                 | {"brier": evaluation.brier(p, labels)}
@@ -458,6 +506,21 @@ class Study:
             "classes": dict(zip(self.classes, images_of, strict=True)),
             "levels": levels,
         }
+
+
+def _on_drive(*paths: str | Path) -> tuple[Path, ...]:
+    """Mount Google Drive, and return relative paths as paths on it."""
+    try:
+        from google.colab import drive  # type: ignore[import-not-found]  # Colab's own
+    except ImportError:
+        raise ValueError(
+            "drive=True mounts Google Drive, and only Colab can: leave it False, and let run_root and data_root "
+            "name folders that stay"
+        ) from None
+    drive.mount(str(_DRIVE))
+    base = _DRIVE / "MyDrive" / "cifarlib"
+    print(f"Runs and images are kept on Google Drive, below {base}")
+    return tuple(base / path for path in paths)
 
 
 def _probs(groups: Sequence[Mapping[str, training.Engine]], images: torch.Tensor) -> dict[str, np.ndarray]:

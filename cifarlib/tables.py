@@ -30,7 +30,9 @@ CLAIMS_MIME = "application/vnd.cifarlib.claims"
 
 def show(frame: pd.DataFrame, **bundle: Any) -> None:
     """Display a table whole: no cut columns, no cut text; cells are escaped, the index is a row's name."""
-    html = frame.to_html(border=0, escape=True, na_rep="", index_names=False)
+    # A name with two dollar signs is no formula; a notebook would typeset it.
+    with pd.option_context("display.html.use_mathjax", "$" not in frame.to_csv()):
+        html = frame.to_html(border=0, escape=True, na_rep="", index_names=False)
     text = frame.to_string(na_rep="", index_names=False)
     display({"text/html": html, "text/plain": text, **bundle}, raw=True)
 
@@ -283,9 +285,8 @@ def with_temperature(models: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str
     """
     found = {}
     for name, of in models.items():
-        t = evaluation.temperature(evaluation.log_probs(of["val_probs"]), of["val_labels"])
-        found[name] = of["test_probs"]
-        found[f"{name}, T = {t:.2f}"] = evaluation.apply_temperature(of["test_probs"], t)
+        t, scaled = evaluation.calibrate(of["test_probs"], of["val_probs"], of["val_labels"])
+        found |= {name: of["test_probs"], f"{name}, T = {t:.2f}": scaled}
     return found
 
 

@@ -17,7 +17,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ from cifarlib.runs import RunFolder
 
 _DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision at every start
+CHECKPOINT_SECONDS = 300.0  # between checkpoints within an epoch; there is one after every epoch anyway
+# Images at a time where nothing is trained: a GPU wants many, a CPU no more than its caches and memory like.
+_INFERENCE_BATCH = {"cuda": 256, "cpu": 64}
+_STATISTICS_BATCH = 256  # BatchNorm's, whose averages depend on it: the same everywhere
 _WORTH_TIMING = 60  # steps of training from which it is said beforehand what they will take
 _CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
 
@@ -96,11 +100,12 @@ class Engine:
     """A model on a device at a precision: it turns stored images into trunk features and logits."""
 
     def __init__(
-        self, model: models.Classifier, recipe: Recipe, device: torch.device, *, batch_size: int = 256
+        self, model: models.Classifier, recipe: Recipe, device: torch.device, *, batch_size: int | None = None
     ) -> None:
         if device.type == "cpu":
             _keep_freed_memory()
-        self.recipe, self.device, self.batch_size = recipe, device, batch_size
+        self.recipe, self.device = recipe, device
+        self.batch_size = batch_size or _INFERENCE_BATCH[device.type]
         self.precision = choose_precision(recipe, device)
         self._dtype = _DTYPES[self.precision]
         self.fabric = lightning_fabric.Fabric(
@@ -109,6 +114,7 @@ class Engine:
             precision=self.precision,  # type: ignore[arg-type]
         )
         self.model = model.to(device)
+        self.drifts = recipe.batchnorm == "train"  # the frozen trunk's running statistics, with every batch
         self.fold()
 
     def fold(self) -> None:
@@ -133,7 +139,7 @@ class Engine:
     @torch.no_grad()
     def through_trunk(self, x: Tensor, *, training: bool = False) -> Tensor:
         """Run the model's inputs [B, 3, S, S] through the trunk; see `features`."""
-        if not (training and self.recipe.batchnorm == "train"):
+        if not (training and self.drifts):
             return self._trunk(x)
         norms = models.batchnorms(self.model.trunk)
         for norm in norms:
@@ -156,10 +162,40 @@ class Engine:
         out = torch.empty(
             (len(images), *first.shape[1:]), dtype=first.dtype, device=self.device, memory_format=layout
         )
-        starts = range(0, len(images), self.batch_size)
-        for start in progress.bar(starts, what=what, unit="batch"):
-            out[start : start + self.batch_size] = self.features(images[start : start + self.batch_size])
+
+        def compute(rows: slice) -> None:
+            out[rows] = self.features(images[rows])
+
+        total = math.ceil(len(images) / self.batch_size)
+        for rows in progress.bar(self._slices(len(images)), what=what, total=total, unit="batch"):
+            self._within_memory(rows, compute)
         return out
+
+    def _slices(self, n: int) -> Iterator[slice]:
+        """Cut `n` images into batches for inference."""
+        start = 0
+        while start < n:
+            rows = slice(start, min(n, start + self.batch_size))
+            yield rows
+            start = rows.stop
+
+    def _within_memory(self, rows: slice, compute: Callable[[slice], None]) -> None:
+        """Call `compute` on rows, in halves where the GPU has no memory for them at once."""
+        size = rows.stop - rows.start
+        try:
+            compute(rows)
+            return
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise MemoryError(
+                    f"the GPU has no memory for one image of {self.recipe.image_size} px: other processes may "
+                    "hold it; free it, or try a smaller image_size"
+                ) from error
+        # Only here, where the failed attempt's tensors are no longer held by its traceback.
+        torch.cuda.empty_cache()
+        self.batch_size = min(self.batch_size, size // 2)
+        for half in (slice(rows.start, rows.start + size // 2), slice(rows.start + size // 2, rows.stop)):
+            self._within_memory(half, compute)
 
     def _free_memory(self) -> int:
         """What a cache may take, in bytes: half of a GPU's free memory, a quarter of the host's."""
@@ -177,12 +213,15 @@ class Engine:
         tail = self.model.tail
         was_training = tail.training
         tail.eval()
-        out = []
+        out: list[Tensor] = []
+
+        def compute(rows: slice) -> None:
+            x = self.features(images[rows].to(self.device)) if features is None else features[rows]
+            out.append(tail(x).float())
+
         with self.fabric.autocast():
-            for start in range(0, len(images), self.batch_size):
-                rows = slice(start, start + self.batch_size)
-                x = self.features(images[rows].to(self.device)) if features is None else features[rows]
-                out.append(tail(x).float())
+            for rows in self._slices(len(images)):
+                self._within_memory(rows, compute)
         tail.train(was_training)
         return torch.cat(out)
 
@@ -198,6 +237,19 @@ def same_trunk(a: Engine, b: Engine) -> bool:
         return False
     first, second = a.model.trunk.state_dict(), b.model.trunk.state_dict()
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@dataclass
+class Progress:
+    """How far an epoch has come: steps taken, their losses [steps of the epoch], and how many images were right.
+
+    `seconds` is what it took, in interrupted processes too.
+    """
+
+    steps: int
+    losses: Tensor
+    correct: Tensor
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -240,32 +292,49 @@ class Trainer:
         self.optimizer.zero_grad()
         return logits.detach(), loss.detach()
 
-    def epoch(self, epoch: int) -> tuple[float, float]:
+    def start(self) -> Progress:
+        """Return the progress of an epoch that has not begun."""
+        losses = torch.zeros(self.steps, device=self.engine.device)
+        return Progress(0, losses, torch.zeros((), dtype=torch.int64, device=self.engine.device))
+
+    def epoch(
+        self, epoch: int, done: Progress | None = None, keep: Callable[[Progress], None] | None = None
+    ) -> tuple[float, float]:
         """Train on every image once, as epoch counted from 0; returns the running loss and accuracy.
 
         Draws from torch's global random state, which it seeds by (seed, epoch, step).
+
+        Args:
+            epoch: Decides the order of the images, augmentation, dropout and the learning rate.
+            done: What an interrupted call has done of this epoch; it is brought up to date.
+            keep: Called after every step but the last with what is done.
 
         Raises:
             DivergedError: the loss is not finite.
         """
         recipe, device = self.recipe, self.engine.device
+        done = done or self.start()
+        started = time.perf_counter() - done.seconds
         self.tail.train()
         order = torch.Generator().manual_seed(derive_seed(recipe.seed, epoch, "order"))
         shuffled = torch.randperm(len(self.train), generator=order).to(device)
         batches = _chunks(shuffled, recipe.batch_size)
-        losses = torch.zeros(self.steps, device=device)
-        correct = torch.zeros((), dtype=torch.int64, device=device)
         what = f"{recipe.name}, epoch {epoch + 1}/{recipe.epochs}"
-        for step, index in enumerate(progress.bar(batches, what=what, unit="step")):
+        for index in progress.bar(batches[done.steps :], what=what, unit="step"):
+            step = done.steps
             torch.manual_seed(derive_seed(recipe.seed, epoch, step))
             x, y = self.batch(index)
             rate = learning_rate(recipe, epoch * self.steps + step, recipe.epochs * self.steps)
-            logits, losses[step] = self.step(x, y, rate)
-            correct += (logits.argmax(dim=1) == y).sum()
-            if step % _CHECK_EVERY == _CHECK_EVERY - 1 or step == self.steps - 1:
-                _refuse_divergence(losses[: step + 1], recipe, epoch)
+            logits, done.losses[step] = self.step(x, y, rate)
+            done.correct += (logits.argmax(dim=1) == y).sum()
+            done.steps += 1
+            if done.steps % _CHECK_EVERY == 0 or done.steps == self.steps:
+                _refuse_divergence(done.losses[: done.steps], recipe, epoch)
+            done.seconds = time.perf_counter() - started
+            if keep is not None and done.steps < self.steps:
+                keep(done)
         sizes = torch.tensor([len(index) for index in batches], device=device)
-        return ((losses * sizes).sum() / len(self.train)).item(), correct.item() / len(self.train)
+        return ((done.losses * sizes).sum() / len(self.train)).item(), done.correct.item() / len(self.train)
 
 
 @dataclass(frozen=True)
@@ -306,7 +375,7 @@ def measure_pace(engine: Engine, train: ImageSet, *, repeats: int | None = None)
     scaler = engine.fabric.strategy.precision.state_dict()
     trunk, tail = engine.model.trunk, engine.model.tail
     engine.model.tail = copy.deepcopy(tail)
-    if recipe.batchnorm == "train":
+    if engine.drifts:
         engine.model.trunk = copy.deepcopy(trunk)
     try:
         with torch.random.fork_rng(devices=[device] if cuda else []):
@@ -375,6 +444,7 @@ def fit(
     *,
     folder: RunFolder | None = None,
     cache: bool = True,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     say: Callable[[str], None] = print,
 ) -> Fitted:
     """Train the engine's model by its recipe; the last epoch's weights are the result.
@@ -384,12 +454,15 @@ def fit(
             its BatchNorm where the recipe lets them drift).
         train: Training images. The test set never comes near this function.
         val: Validation images: they are reported every epoch, and nothing is chosen by them.
-        folder: Where a checkpoint is kept after every epoch, and found again by a later call.
+        folder: Where checkpoints are kept, after every epoch and within longer ones, and found by a later call.
         cache: Whether trunk features may be computed once and kept (see the module's docstring).
+        checkpoint_seconds: How long an epoch runs between checkpoints within it.
         say: Takes one finished line an epoch, and one before a longer training: what it will take.
 
     Raises:
         DivergedError: the loss is not finite.
+        MemoryError: the GPU has no memory for a batch.
+        RunError: a checkpoint cannot be written or read.
     """
     recipe, fabric, device = engine.recipe, engine.fabric, engine.device
     started = time.perf_counter()
@@ -398,7 +471,7 @@ def fit(
         torch.cuda.reset_peak_memory_stats(device)
 
     if recipe.batchnorm == "target":
-        chunks = _chunks(torch.arange(len(train), device=device), engine.batch_size)
+        chunks = _chunks(torch.arange(len(train), device=device), _STATISTICS_BATCH)
         prepared = (data.prepare(train.images[chunk], recipe) for chunk in chunks)
         models.recalibrate(
             engine.model.trunk, progress.bar(prepared, what="BatchNorm statistics", total=len(chunks))
@@ -407,17 +480,27 @@ def fit(
 
     trainer = Trainer(engine, train)
     state: dict[str, Any] = {"tail": trainer.tail, "optimizer": trainer.optimizer, "epoch": 0, "history": []}
+    state |= vars(trainer.start())
     state |= {"precision": engine.precision, "scaler": {}, "cached_train": None, "cached_val": None}
-    if recipe.batchnorm == "train":
-        state["trunk"] = engine.model.trunk  # its statistics drift
+    if engine.drifts:
+        state["trunk"] = engine.model.trunk
     state["stall_ratio"] = None  # of a training that reads kept features there is no input pipeline to wait for
 
-    def save(path: Path) -> None:
-        fabric.save(path, state)
+    def save(epochs: int, done: Progress) -> None:
+        """Keep where the training stands after whole epochs and some steps of the next."""
+        state.update({"epoch": epochs, "scaler": fabric.strategy.precision.state_dict()} | vars(done))
+        if folder is not None:
+            folder.save_checkpoint(epochs, done.steps, lambda path: fabric.save(path, state))
+
+    def keep(done: Progress) -> None:
+        if done.seconds - state["seconds"] >= checkpoint_seconds:
+            _refuse_divergence(done.losses[: done.steps], recipe, state["epoch"])
+            save(state["epoch"], done)
 
     def load(path: Path) -> None:
         fabric.load(path, state, weights_only=True)
-        say(f"{recipe.name}: resumed after epoch {state['epoch']} of {recipe.epochs}")
+        within = f" and {state['steps']} of {trainer.steps} steps of the next" if state["steps"] else ""
+        say(f"{recipe.name}: resumed after epoch {state['epoch']} of {recipe.epochs}{within}")
         if state["precision"].split(", ")[-1] == engine.precision:
             fabric.strategy.precision.load_state_dict(state["scaler"])
         else:  # another machine: the loss scale belongs to the old precision alone
@@ -426,14 +509,14 @@ def fit(
 
     if folder is not None:
         folder.load_checkpoint(load)
-        if recipe.batchnorm == "train":
+        if engine.drifts:
             engine.fold()
     history: list[dict[str, float]] = state["history"]
 
     # Whether features are kept is decided once in a run's life: batches of another size round differently, and
     # a resumed run is to be the same to the last bit.
     if state["cached_train"] is None:
-        possible = cache and len(engine.model.trunk) > 0 and recipe.batchnorm != "train"
+        possible = cache and len(engine.model.trunk) > 0 and not engine.drifts
         like = engine.features(train.images[:2]) if possible else None
         keep_train = like is not None and not recipe.augment and engine.fits(len(train), like)
         rest = len(val) + (len(train) if keep_train else 0)
@@ -453,17 +536,21 @@ def fit(
     cache_seconds = time.perf_counter() - started
 
     val_logits = torch.empty(0)
+    done = Progress(**{name: state[name] for name in vars(trainer.start())})
+    done.losses, done.correct = done.losses.to(device), done.correct.to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(state["epoch"], recipe.epochs):
-            epoch_started = time.perf_counter()
-            train_loss, train_accuracy = trainer.epoch(epoch)
-            train_seconds = time.perf_counter() - epoch_started
-            if recipe.batchnorm == "train":
+            try:
+                train_loss, train_accuracy = trainer.epoch(epoch, done, keep)
+            except torch.OutOfMemoryError as error:
+                raise _no_memory(recipe, device) from error
+            validation_started = time.perf_counter()
+            if engine.drifts:
                 engine.fold()
             val_logits = engine.logits(val.images, val_features)
             val_loss = F.cross_entropy(val_logits, val.labels).item()
             val_accuracy = _accuracy(val_logits, val.labels)
-            seconds = time.perf_counter() - epoch_started
+            seconds = done.seconds + time.perf_counter() - validation_started
             history.append(
                 {
                     "epoch": epoch + 1,
@@ -473,7 +560,7 @@ def fit(
                     "val_accuracy": val_accuracy,
                     "learning_rate": trainer.optimizer.param_groups[0]["lr"],
                     "seconds": seconds,
-                    "images_per_second": len(train) / train_seconds,
+                    "images_per_second": len(train) / done.seconds,
                 }
             )
             say(
@@ -481,9 +568,9 @@ def fit(
                 f"train loss {train_loss:.4f} accuracy {100 * train_accuracy:.2f} %, "
                 f"val loss {val_loss:.4f} accuracy {100 * val_accuracy:.2f} % ({seconds:.1f} s)"
             )
-            if folder is not None and epoch + 1 < recipe.epochs:
-                state |= {"epoch": epoch + 1, "scaler": fabric.strategy.precision.state_dict()}
-                folder.save_checkpoint(epoch + 1, save)
+            done = trainer.start()
+            if epoch + 1 < recipe.epochs:
+                save(epoch + 1, done)
 
     engine.model.eval()
     train_accuracy = _accuracy(engine.logits(train.images, trainer.features), train.labels)
@@ -546,6 +633,15 @@ def _refuse_divergence(losses: Tensor, recipe: Recipe, epoch: int) -> None:
         f"{recipe.name}: the loss became {losses[step].item()} at epoch {epoch + 1}, step {step + 1}. Try a lower "
         f"learning_rate (it is {recipe.learning_rate:g}; a third of it is a start)"
         + ("" if recipe.precision == "32-true" else ", or precision='32-true'")
+    )
+
+
+def _no_memory(recipe: Recipe, device: torch.device) -> MemoryError:
+    free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else (0, 0)
+    return MemoryError(
+        f"{recipe.name}: the GPU has no memory to train on {recipe.batch_size} images of {recipe.image_size} px "
+        f"at once ({free / 2**30:.1f} of {total / 2**30:.1f} GiB are free; other processes may hold the rest). "
+        f"Try batch_size={max(2, recipe.batch_size // 2)}, or a smaller image_size"
     )
 
 

@@ -22,7 +22,14 @@ from IPython.core.inputtransformer2 import TransformerManager
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = ["level1_baseline", "level2_augmentation", "level3_attention", "level4_ensemble"]
-SHARED = {"profile": "str", "seed": "int", "run_root": "str", "data_root": "str", "overrides": "dict"}
+SHARED = {
+    "profile": "str",
+    "seed": "int",
+    "run_root": "str",
+    "data_root": "str",
+    "overrides": "dict",
+    "drive": "bool",
+}
 OWN = {
     "level1_baseline": {"batchnorm"},
     "level2_augmentation": {"ablation", "shift_images", "all_shifts"},

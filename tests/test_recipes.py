@@ -526,3 +526,14 @@ def test_the_demo_changes_sizes_and_never_what_is_studied() -> None:
 
 def test_0_and_0_point_0_are_one_recipe() -> None:
     assert json.dumps(replace(LEVEL1, weight_decay=0).to_dict()) == json.dumps(LEVEL1.to_dict())
+
+
+def test_a_value_of_another_type_is_named() -> None:
+    recipes.expect(bool, ablation=True, all_shifts=False)
+    recipes.expect(int, cam_images=12)
+    with pytest.raises(ValueError, match="ablation='false' is text: write True or False, with a capital"):
+        recipes.expect(bool, ablation="false")
+    with pytest.raises(ValueError, match="convnext=1 is an integer"):
+        recipes.expect(bool, second_seed=True, convnext=1)
+    with pytest.raises(ValueError, match=r"cam_images=12\.5 is a number: give an integer"):
+        recipes.expect(int, cam_images=12.5)

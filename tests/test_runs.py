@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from cifarlib import recipes
 from cifarlib.runs import RunError, RunFolder
@@ -100,21 +101,86 @@ def test_damage_is_named_and_nothing_is_loaded(tmp_path: Path, name: str, damage
         path.write_bytes(content[: len(content) // 2])
     else:
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(RunError, match=rf"{name} is missing or damaged: delete .* to train this run again"):
+    with pytest.raises(RunError, match=rf"{name} is missing or damaged: delete the folder"):
         run.load()
 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     run = folder(tmp_path)
     finish(run)
-    (run.path / "manifest.json").write_text("{")
-    with pytest.raises(RunError, match=r"manifest\.json is damaged"):
-        run.load()
+    manifest = run.path / "manifest.json"
+    whole = manifest.read_bytes()
+    broken = [whole[:-20], b"{", b"", b"[]", b"null", whole.replace(b'"finished"', b'"finishee"'), b"\xff" + whole]
+    for content in broken:
+        manifest.write_bytes(content)
+        with pytest.raises(RunError, match=r"manifest\.json is damaged: delete the folder"):
+            run.load()
+        with pytest.raises(RunError, match="is damaged"), run.lock():
+            pytest.fail("a writer must not be let in")
+        assert manifest.read_bytes() == content
+
+
+def test_files_without_a_manifest_are_damage_and_not_a_new_run(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    finish(run)
+    (run.path / "manifest.json").unlink()
+    with pytest.raises(RunError, match=r"manifest\.json is missing, .*model\.safetensors.*: delete the folder"):
+        run.finished()
+    (run.path / "history.csv").rename(tmp_path / "history.csv")
+    for name in ("recipe.json", "environment.json", "metrics.json", "predictions.npz", "model.safetensors"):
+        (run.path / name).unlink()
+    assert not run.finished()  # an empty folder is a new one
+
+
+def test_the_manifest_is_there_from_the_start(tmp_path: Path) -> None:
+    """So that a kill before the first checkpoint's manifest leaves no files that nothing speaks of."""
+    run = folder(tmp_path)
+    with run.lock():
+        assert json.loads((run.path / "manifest.json").read_text())["state"] == "interrupted"
+        (run.path / "checkpoints").mkdir()
+        (run.path / "checkpoints" / "0001-000000.pt").write_text("the machine went away here")
+    assert not run.finished()
+    assert loaded(run) == []
+
+
+def test_a_new_writer_clears_away_what_a_dead_one_left(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.save_checkpoint(1, 0, saver("after 1"))
+    left = [run.path / ".model.safetensors.part", run.path / "checkpoints" / ".0002-000000.pt.part"]
+    for path in left:
+        path.write_text("half")
+    with run.lock():
+        assert not any(path.exists() for path in left)
+    assert loaded(run) == ["after 1"]
+
+
+def test_checkpoints_left_beside_results_are_cleared_away(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    finish(run)
+    (run.path / "checkpoints").mkdir()
+    run.load()
+    assert not (run.path / "checkpoints").exists()
+
+
+def test_what_was_written_but_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.save_checkpoint(1, 0, saver("not what torch wrote"))
+    with pytest.raises(RunError, match=r"0001-000000\.pt is no checkpoint of this run: delete the folder"):
+        run.load_checkpoint(lambda path: torch.load(path, weights_only=True) and None)
+
+
+def test_a_lost_lease_stops_the_writer(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.save_checkpoint(1, 0, saver("after 1"))
+    run._held = lambda: False
+    with pytest.raises(RunError, match=r"another machine has taken .* over"):
+        run.save_checkpoint(2, 0, saver("after 2"))
+    assert loaded(run) == ["after 1"]
 
 
 def test_metrics_must_be_numbers(tmp_path: Path) -> None:
     run = folder(tmp_path)
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(ValueError, match="JSON"), run.lock():
         finish(run, metrics={"test_accuracy": float("nan")})
     assert not run.finished()
     assert [path.name for path in run.path.iterdir() if path.name.endswith(".part")] == []
@@ -133,32 +199,42 @@ def loaded(run: RunFolder) -> list[str]:
 def test_the_two_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     run = folder(tmp_path)
     assert loaded(run) == []
-    for epoch in (1, 2, 3):
-        run.save_checkpoint(epoch, saver(f"after {epoch}"))
-    assert sorted(os.listdir(run.path / "checkpoints")) == ["epoch0002.pt", "epoch0003.pt"]
-    assert loaded(run) == ["after 3"]
+    for epochs, steps in ((1, 0), (1, 7), (1, 12), (2, 0)):
+        run.save_checkpoint(epochs, steps, saver(f"after {epochs} and {steps}"))
+    assert sorted(os.listdir(run.path / "checkpoints")) == ["0001-000012.pt", "0002-000000.pt"]
+    assert loaded(run) == ["after 2 and 0"]
     assert not run.finished()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "not in the manifest"])
 def test_the_newest_whole_checkpoint_wins(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = folder(tmp_path)
-    run.save_checkpoint(1, saver("after 1"))
-    run.save_checkpoint(2, saver("after 2"))
-    newest = run.path / "checkpoints" / "epoch0002.pt"
+    run.save_checkpoint(1, 0, saver("after 1"))
+    run.save_checkpoint(2, 0, saver("after 2"))
+    newest = run.path / "checkpoints" / "0002-000000.pt"
     if damage == "truncated":
         newest.write_text("aft")
     elif damage == "missing":
         newest.unlink()
     else:  # written, but the machine went away before the manifest was
-        (run.path / "checkpoints" / "epoch0003.pt").write_text("after 3, half of it")
+        (run.path / "checkpoints" / "0003-000000.pt").write_text("after 3, half of it")
     assert loaded(run) == (["after 2"] if damage == "not in the manifest" else ["after 1"])
     assert ("damaged or missing" in capsys.readouterr().out) == (damage != "not in the manifest")
 
 
+def test_without_a_whole_checkpoint_the_training_starts_anew_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = folder(tmp_path)
+    run.save_checkpoint(1, 0, saver("after 1"))
+    (run.path / "checkpoints" / "0001-000000.pt").unlink()
+    assert loaded(run) == []
+    assert "starts again from the beginning" in capsys.readouterr().out
+
+
 def test_checkpoints_go_when_the_run_is_finished(tmp_path: Path) -> None:
     run = folder(tmp_path)
-    run.save_checkpoint(1, saver("after 1"))
+    run.save_checkpoint(1, 0, saver("after 1"))
     finish(run)
     assert not (run.path / "checkpoints").exists()
     assert set(json.loads((run.path / "manifest.json").read_text())["files"]) == {
@@ -166,18 +242,30 @@ def test_checkpoints_go_when_the_run_is_finished(tmp_path: Path) -> None:
     }
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("PytorchStreamWriter failed"),
+        SafetensorError("I/O error"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, error: Exception) -> None:
+    """A full disk, in the words of Python, torch and safetensors."""
     run = folder(tmp_path)
-    run.save_checkpoint(1, saver("after 1"))
+    run.save_checkpoint(1, 0, saver("after 1"))
 
     def break_off(path: Path) -> None:
         path.write_text("half")
-        raise OSError("no space left on device")
+        raise error
 
-    with pytest.raises(OSError, match="no space"):
-        run.save_checkpoint(1, break_off)
+    with pytest.raises(
+        RunError, match=r"could not be written: (No sp|Pytorch|I/O).* MiB are free there.*Make room"
+    ):
+        run.save_checkpoint(1, 0, break_off)
     assert loaded(run) == ["after 1"]
-    assert os.listdir(run.path / "checkpoints") == ["epoch0001.pt"]
+    assert os.listdir(run.path / "checkpoints") == ["0001-000000.pt"]
 
 
 def test_a_second_writer_waits_and_says_so(tmp_path: Path) -> None:
@@ -197,7 +285,7 @@ def test_a_second_writer_waits_and_says_so(tmp_path: Path) -> None:
     with run.lock():
         second = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         assert second.stdout is not None
-        assert "another process; waiting" in second.stdout.readline()
+        assert f"is being written by process {os.getpid()} on " in second.stdout.readline()
         (run.path / "first.txt").write_text("first is done")
     assert second.stdout.readline() == "in first is done\n"
     assert second.wait() == 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cifarlib import Study, data, evaluation, robustness, training
+from cifarlib import Study, data, evaluation, models, recipes, robustness, training
 from cifarlib.runs import RunError
 
 # The whole study in seconds: few small images, one epoch, no pretraining.
@@ -155,8 +157,64 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown run 'level5': known are level1"):
         study(tmp_path).run("level5")
     with pytest.raises(FileNotFoundError, match=r"weights='missing\.pth' is no file"):
-        study(tmp_path, weights="missing.pth").run("level1")
+        study(tmp_path, **{"efficientnet.weights": "missing.pth"})  # before level 3 has been trained for hours
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="needs a GPU"):
+            study(tmp_path, precision="16-mixed")
+    with pytest.raises(ValueError, match="drive='true' is text: write True or False"):
+        Study("demo", drive="true")  # type: ignore[arg-type]  # as papermill's -p drive true has it
     assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(NotADirectoryError, match=r"run_root=.*runs' is a file"):
+        study(tmp_path / "runs")
+
+
+def test_drive_is_mounted_in_colab_and_refused_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match="only Colab can: leave it False, and let run_root and data_root name"):
+        Study("demo", drive=True)
+    # Colab's module, as far as it is used: `mount` makes the folder appear.
+    colab, drive = ModuleType("google.colab"), ModuleType("google.colab.drive")
+    drive.mount = lambda place: (Path(place) / "MyDrive").mkdir(parents=True)  # type: ignore[attr-defined]
+    colab.drive = drive  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setattr("cifarlib.study._DRIVE", tmp_path / "drive")
+    here = Study("demo", overrides=SMALL, drive=True, data_root=tmp_path / "photos")
+    assert f"kept on Google Drive, below {tmp_path}/drive/MyDrive/cifarlib" in capsys.readouterr().out
+    assert here.run("level1").path.parent == tmp_path / "drive" / "MyDrive" / "cifarlib" / "runs"
+    assert here.data_root == tmp_path / "photos"  # an absolute path is what it says
+
+
+def test_check_refuses_before_anything_is_trained(tmp_path: Path) -> None:
+    study(tmp_path).check("level1", "level4")
+    resnet = models.build(recipes.LEVEL1, 2).torchvision_state()
+    torch.save(resnet, tmp_path / "resnet.pth")
+    weights = str(tmp_path / "resnet.pth")
+    study(tmp_path / "runs", weights=weights).check("level2", "level3")
+    here = study(tmp_path / "runs", weights=weights)
+    with pytest.raises(ValueError, match=r"do not fit efficientnet_b0: .*missing .*weights='none'"):
+        here.check("level4")
+    with pytest.raises(ValueError, match=r"torchvision has no imagenet1k_v2 weights for efficientnet_b0"):
+        study(tmp_path / "runs", **{"efficientnet.weights": "imagenet1k_v2"}).check("level4")
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="two or more classes"):
+        Study("full", run_root=tmp_path / "runs", data_root=tmp_path / "photos", overrides=SMALL).check("level1")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_finished_run_needs_no_weights_to_be_checked(tmp_path: Path) -> None:
+    torch.save(models.build(recipes.LEVEL1, 2).torchvision_state(), tmp_path / "resnet.pth")
+    weights = str(tmp_path / "resnet.pth")
+    study(tmp_path, weights=weights).run("level1")
+    loaded: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "load_weights", lambda recipe: loaded.append(recipe.name))
+        study(tmp_path, weights=weights).check("level1")
+        assert loaded == []
+        study(tmp_path, weights=weights, epochs=2).check("level1")
+        assert loaded == ["level1"]
 
 
 def test_a_damaged_run_is_refused_and_left_alone(tmp_path: Path) -> None:

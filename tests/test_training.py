@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -291,8 +292,8 @@ def test_resumed_after_kill_9_equals_uninterrupted(images: tuple[ImageSet, Image
     assert killed.returncode == -signal.SIGKILL
     folder = RunFolder(tmp_path, recipe, data="d", weights="none", classes=tuple(images[0].classes))
     assert sorted(path.name for path in (folder.path / "checkpoints").iterdir()) == [
-        "epoch0001.pt",
-        "epoch0002.pt",
+        "0001-000000.pt",
+        "0002-000000.pt",
     ]
 
     lines: list[str] = []
@@ -337,6 +338,100 @@ def test_resumed_equals_uninterrupted(
     assert resumed.history["val_loss"].equals(expected.history["val_loss"])
     assert resumed.train_accuracy == expected.train_accuracy
     assert_same_state(engine.model, whole)
+
+
+class Stopped(RunFolder):
+    """A run folder whose process ends right after one of the checkpoints."""
+
+    def __init__(self, *args: Any, at: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.at = at
+
+    def save_checkpoint(self, epochs: int, steps: int, save: Callable[[Path], None]) -> None:
+        super().save_checkpoint(epochs, steps, save)
+        if (epochs, steps) == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("at", "changes"),
+    [
+        ((0, 1), {}),
+        ((1, 2), {}),
+        ((1, 1), {"augment": False}),
+        ((1, 2), {"augment": False, "batchnorm": "train", "trainable": "head"}),
+        ((0, 2), {"precision": "bf16-mixed"}),
+    ],
+)
+def test_resumed_within_an_epoch_equals_uninterrupted(
+    images: tuple[ImageSet, ImageSet], tmp_path: Path, at: tuple[int, int], changes: dict[str, object]
+) -> None:
+    recipe = replace(LEVEL2, epochs=2, **changes)  # type: ignore[arg-type]
+    expected, whole = train(recipe, images)
+    about: dict[str, Any] = {"data": "d", "weights": "none", "classes": images[0].classes}
+
+    def fit(folder: RunFolder, lines: list[str]) -> tuple[training.Fitted, models.Classifier]:
+        model = models.build(recipe, 10)
+        engine = training.Engine(model, recipe, CPU)
+        say = lines.append
+        return training.fit(engine, *images, folder=folder, checkpoint_seconds=0, say=say), model
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stopped(tmp_path, recipe, at=at, **about), [])
+    lines: list[str] = []
+    resumed, model = fit(RunFolder(tmp_path, recipe, **about), lines)
+    assert lines[0] == f"level2: resumed after epoch {at[0]} of 2 and {at[1]} of 3 steps of the next"
+    columns = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    assert resumed.history[columns].equals(expected.history[columns])
+    assert resumed.train_accuracy == expected.train_accuracy
+    assert_same_state(model, whole)
+
+
+def test_a_checkpoint_within_an_epoch_waits_its_time(images: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, LEVEL2, data="d", weights="none", classes=images[0].classes)
+    engine = training.Engine(models.build(LEVEL2, 10), LEVEL2, CPU)
+    training.fit(engine, *images, folder=folder, say=lambda line: None)
+    kept = [path.name for path in (folder.path / "checkpoints").iterdir()]
+    assert all(name.endswith("-000000.pt") for name in kept)
+
+
+class Hungry(torch.nn.Module):
+    """A trunk that has memory for so many images at a time."""
+
+    def __init__(self, trunk: torch.nn.Module, most: int) -> None:
+        super().__init__()
+        self.trunk, self.most, self.sizes = trunk, most, []  # type: ignore[var-annotated]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.sizes.append(len(x))
+        return self.trunk(x)
+
+
+def test_inference_takes_smaller_batches_where_memory_is_short(images: tuple[ImageSet, ImageSet]) -> None:
+    engine = training.Engine(models.build(LEVEL1, 10), LEVEL1, CPU, batch_size=16)
+    expected = engine.logits(images[0].images)
+    plain = engine._trunk
+    engine._trunk = Hungry(plain, 5)
+    torch.testing.assert_close(engine.logits(images[0].images), expected, rtol=1e-4, atol=1e-5)
+    assert sum(engine._trunk.sizes) == len(images[0]) and max(engine._trunk.sizes) == 4
+    assert engine.batch_size == 4  # the next call does not try again what failed
+    features = engine.cached(images[0].images, "trunk")
+    torch.testing.assert_close(engine.logits(images[0].images, features), expected, rtol=1e-4, atol=1e-5)
+
+    engine._trunk = Hungry(plain, 0)
+    with pytest.raises(MemoryError, match=r"no memory for one image of 32 px.*smaller image_size"):
+        engine.logits(images[0].images)
+
+
+def test_a_training_batch_without_memory_names_the_size_to_try(
+    images: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = training.Engine(models.build(LEVEL2, 10), LEVEL2, CPU)
+    engine._trunk = Hungry(engine._trunk, LEVEL2.batch_size - 1)
+    with pytest.raises(MemoryError, match=r"level2: .* no memory to train on 16 .* Try batch_size=8"):
+        training.fit(engine, *images, cache=False, say=lambda line: None)
 
 
 def test_a_run_goes_on_in_another_precision_and_says_so(images: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
