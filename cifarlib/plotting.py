@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import textwrap
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from functools import cache, wraps
 from itertools import cycle
 from typing import Any, ParamSpec, Protocol
 
@@ -75,6 +77,7 @@ _STYLE: Any = {
     "grid.linewidth": 0.8,
     "grid.linestyle": "-",
     "text.color": _INK,
+    "text.parse_math": False,  # a class named "$x$" is no formula
     "xtick.color": _INK,
     "ytick.color": _INK,
     "xtick.labelsize": 10,
@@ -103,6 +106,9 @@ _PLACES = (  # of a name beside a point: offset in points and alignment, the bes
     (0, 22, "center", "bottom"),
     (0, -22, "center", "top"),
 )
+
+# Line breaks, control characters and changes of the reading direction.
+_UNSEEN = re.compile(r"\s*[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+\s*")
 
 P = ParamSpec("P")
 
@@ -204,7 +210,11 @@ def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.rc_context(_STYLE):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            for ax in figure.axes:  # names of ticks are made only when asked for, and keep the settings of then
+                ax.get_xticklabels(), ax.get_yticklabels()
+        figure.set_label(_UNSEEN.sub(" ", str(figure.get_label())))
+        return figure
 
     return styled
 
@@ -274,9 +284,30 @@ def _listed(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+@cache
+def _drawable() -> frozenset[int]:
+    """Return the characters that the figures' font has."""
+    font = matplotlib.font_manager.findfont("DejaVu Sans")
+    return frozenset(matplotlib.font_manager.get_font(font).get_charmap())
+
+
+def _line(name: str) -> str:
+    """Return a name as one line that the font can draw; a character that it lacks becomes its number, U+732B.
+
+    Boxes in its place would make names alike, and another font would make figures differ between machines.
+    """
+    drawn = []
+    for char in re.sub(r"[^\S\xa0]+", " ", unicodedata.normalize("NFC", name)):
+        if char == "\xa0" or (char.isprintable() and ord(char) in _drawable()):
+            drawn.append(char)
+        elif unicodedata.category(char) not in ("Cc", "Cf") and not "\ufe00" <= char <= "\ufe0f":
+            drawn.append(f"U+{ord(char):04X} ")  # what is left out shows nothing by itself
+    return re.sub(" +", " ", "".join(drawn)).strip()
+
+
 def _short(name: str, limit: int = 20) -> str:
-    """Shorten a long name in its middle: similar names often differ at the end."""
-    end = limit // 2 - 1
+    """Return a name as a line to be drawn, shortened in its middle: similar names often differ at the end."""
+    name, end = _line(name), limit // 2 - 1
     return name if len(name) <= limit else f"{name[: limit - 1 - end]}…{name[-end:]}"
 
 
@@ -554,9 +585,11 @@ def cams(
             raise ValueError(f"maps of {name!r} must be from 0 to 1: {m.min():g} to {m.max():g}")
     if masks is not None:
         masks = _array(masks, "masks", (n, *pictures.shape[1:3]), f"{[n, *pictures.shape[1:3]]} as images")
-    captions = ["\n".join(textwrap.fill(line, 20) for line in caption.split("\n")) for caption in captions]
+    captions = [
+        "\n".join(textwrap.fill(_short(line, 40), 20) for line in caption.split("\n")) for caption in captions
+    ]
     margin = max(_text_width(caption, 10) for caption in captions) + 0.2
-    names = [textwrap.fill(name, 14) for name in maps]
+    names = [textwrap.fill(_line(name), 14) for name in maps]
     side = min(1.45, (_WIDTH - margin) / (1 + len(maps)))
     top = 0.12 + 0.19 * max(name.count("\n") + 1 for name in names)
     figure, ax = _page(margin + side * (1 + len(maps)), top + side * n)
@@ -686,7 +719,7 @@ def ablation(
             )
     if extra:
         ax.plot([0], [extra[1]], ls="none", marker="D", color=_GREY, markerfacecolor="white", markersize=7)
-        ends[False].append((0, extra[1], f"{textwrap.fill(extra[0], 16)}\n{_percent(extra[1], 2)}", _GREY))
+        ends[False].append((0, extra[1], f"{textwrap.fill(_line(extra[0]), 16)}\n{_percent(extra[1], 2)}", _GREY))
         said.append(f"{extra[0]} {_percent(extra[1], 2)}")
     for finetune, labels in ends.items():
         if labels:
@@ -833,8 +866,8 @@ def confusion_difference(a: Any, b: Any, classes: Sequence[str], names: Sequence
         better,
         text,
         classes,
-        f"{names[1]} less {names[0]}",
-        f"blue: better in {names[1]}, orange: worse",
+        f"{_line(names[1])} less {_line(names[0])}",
+        f"blue: better in {_line(names[1])}, orange: worse",
         cmap=_BETTER_WORSE,
         vmin=-limit,
         vmax=limit,
@@ -956,7 +989,7 @@ def _accuracy_rows(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> str:
         )
     ax.set_yticks(
         range(len(rows)),
-        ["\n".join(textwrap.fill(line, 24) for line in row["name"].split("\n")) for row in rows],
+        ["\n".join(textwrap.fill(_line(line), 24) for line in row["name"].split("\n")) for row in rows],
     )
     ax.set_ylim(len(rows) - 0.45, -0.55)
     ax.grid(axis="y", visible=False)
@@ -1056,7 +1089,7 @@ def reliability(bins: Mapping[str, ReliabilityBins]) -> Figure:
         if not counts.any():
             raise ValueError(f"the bins of {name!r} hold no images")
         error = float(np.average(np.abs(right - confidence), weights=counts[counts > 0]))
-        label = f"{name}, ECE {_percent(error)}"
+        label = f"{_line(name)}, ECE {_percent(error)}"
         top.plot(confidence, right, color=colour, marker="os^Dv<"[i % 6], label=label)
         edges = np.linspace(0, 1, len(counts) + 1)
         below.stairs(counts, edges, color=colour, lw=1.6, fill=len(bins) == 1)
@@ -1234,7 +1267,7 @@ def who_corrects(both_right: int, only_a: int, only_b: int, both_wrong: int, nam
         raise ValueError(f"names must be two and are {list(names)}")
     if counts.min() < 0 or counts.sum() == 0:
         raise ValueError(f"counts must be at least 0 and not all 0, and are {counts.tolist()}")
-    total, (a, b) = int(counts.sum()), [textwrap.fill(name, 16) for name in names]
+    total, (a, b) = int(counts.sum()), [textwrap.fill(_line(name), 16) for name in names]
     words = ["both right", f"only\n{a}\nright", f"only\n{b}\nright", "both wrong"]
     labels = [f"{n:,}\n{_percent(n / total)}\n{word}" for n, word in zip(counts, words, strict=True)]
     figure, ax = _page(_WIDTH, 0.75 + 0.2 * max(label.count("\n") + 1 for label in labels))

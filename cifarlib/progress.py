@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -27,6 +28,29 @@ def live() -> bool:
 def bar(items: Iterable[T], *, what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Iterate over `items` under a bar that vanishes when it is done."""
     yield from tqdm(items, desc=what, total=total, unit=unit, leave=False, disable=not live(), mininterval=0.5)
+
+
+@contextlib.contextmanager
+def transfer(*, what: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """Give a function that takes the bytes that have come since its last call, under a bar that vanishes.
+
+    Args:
+        what: The bar's name.
+        total: All bytes, or None where that is not known.
+        done: Bytes that were there before.
+    """
+    with tqdm(
+        desc=what,
+        total=total,
+        initial=done,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        leave=False,
+        disable=not live(),
+        mininterval=0.5,
+    ) as shown:
+        yield shown.update
 
 
 def duration(seconds: float) -> str:

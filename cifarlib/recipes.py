@@ -269,6 +269,13 @@ class Profile:
             for f in fields(self)
             if not f.metadata["check"](getattr(self, f.name))
         ]
+        if self.name == "demo":  # its images are drawn on demand: there is no "all of them"
+            sizes = ("train_size", "val_size", "test_size")
+            wrong += [
+                f"{size}=None must be a number: built-in images are drawn"
+                for size in sizes
+                if getattr(self, size) is None
+            ]
         if wrong:
             raise ValueError(f"profile {self.name!r}: " + "; ".join(wrong))
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarlib import documented, progress
 from cifarlib.recipes import nearest
+from cifarlib.text import code_span
 
 if TYPE_CHECKING:
     import bs4
@@ -46,6 +47,7 @@ _OPTIONS = {
     "run_root": "--run-root",
     "data_root": "--data-root",
     "overrides": "--set",
+    "drive": "--run-root and --data-root, after mounting Google Drive in a cell",
 }
 _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
@@ -56,6 +58,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
 }
 _INJECTED = "injected-parameters"
+_REPORT_BYTES = 50 * 2**20  # four notebooks and their pages, generously
 
 
 # --- Planning ----------------------------------------------------------------------------------------------
@@ -110,7 +113,7 @@ def plan(
     overrides: Mapping[str, Any] | None = None,
     notebooks: str | Path | None = None,
 ) -> Plan:
-    """Check a request for reports; nothing is written.
+    """Check a request for reports: names and values, images, weights and room; no report and no run is written.
 
     Args:
         levels: `level1` to `level4`, or `1` to `4`; none for all.
@@ -126,7 +129,8 @@ def plan(
     Raises:
         ValueError: an unknown level, profile, parameter or field, named with the nearest right one, a value
             of the wrong type, or a folder that holds another study's reports.
-        FileNotFoundError: a level's notebook is missing.
+        OSError: a level's notebook is missing, the images or weights cannot be had, or nothing can be written.
+        MemoryError: the images do not fit into memory.
         ModuleNotFoundError: papermill, nbconvert or ipykernel is missing; the message names the extra.
     """
     _require("papermill", "nbconvert", "ipykernel")
@@ -139,6 +143,7 @@ def plan(
     given = dict(parameters or {})
     _check_parameters(given, dict(zip(chosen_levels, declared, strict=True)))
 
+    from cifarlib import runs
     from cifarlib.study import Study
 
     study = Study(profile, seed=seed, run_root=run_root, data_root=data_root, overrides=overrides)
@@ -160,7 +165,11 @@ def plan(
             f"--out {folder} is where the notebooks are, and would overwrite them: choose another folder"
         )
     request = Plan(study, folder, tuple(jobs), {}, dict(overrides or {}))
-    return replace(request, pages=_earlier_pages(request))
+    request = replace(request, pages=_earlier_pages(request))
+    runs.check_disk(folder, _REPORT_BYTES)
+    study.check(*chosen_levels)
+    study.__dict__.pop("split", None)  # the kernels read the images themselves, and need the memory
+    return request
 
 
 def find_notebook(level: str, notebooks: str | Path | None = None) -> Path:
@@ -492,7 +501,7 @@ def collect(study: Study) -> dict[str, Any]:
         levels, comparisons = study.results(), study.comparisons()
         notice, split = study.notice(), study.split
     except (OSError, RuntimeError, ValueError) as error:
-        notice = f"**The results could not be read.** {type(error).__name__}: {error}"
+        notice = f"**The results could not be read.** {code_span(f'{type(error).__name__}: {error}')}"
         nothing: dict[str, Any] = {"data": None, "comparable": False, "levels": {}, "comparisons": []}
         return nothing | {"environment": environment, "notice": notice}
     data = {
@@ -697,7 +706,8 @@ def _safe(html: str) -> bs4.BeautifulSoup:
         element.decompose()
     for element in soup.find_all(True):
         for name in list(element.attrs):
-            value = str(element.attrs[name]).strip().lower()
+            # Browsers pass over blanks and line breaks within "javascript:".
+            value = re.sub(r"[\x00-\x20]", "", str(element.attrs[name])).lower()
             if name.startswith("on") or name in ("style", "srcset") or value.startswith("javascript:"):
                 del element.attrs[name]
     for image in soup.find_all("img"):
@@ -715,8 +725,9 @@ def _markdown(text: str) -> Any:
     return _markup(_safe(markdown2html(text)))
 
 
-# A number, or several such as an interval, each perhaps with a sign and a unit.
-_ONE = r"[-+<>~\u2212\u00b1]?\d[\d,.]*(e[+-]?\d+)?( ?(%|s|ms|min|h|px|MB|GB|GiB|pp|points?))?"
+# A number, or several such as an interval, each perhaps with a sign and a unit. Digits are taken whole (*+), or a
+# class named with thirty of them and a letter would be split in a billion ways.
+_ONE = r"[-+<>~\u2212\u00b1]?\d[\d,.]*+(e[+-]?\d+)?( ?(%|s|ms|min|h|px|MB|GB|GiB|pp|points?))?"
 _NUMBER = re.compile(rf"[(\[]?{_ONE}(,? ?(to|\u2013|[-/(\[\u00b1])? ?{_ONE}[)\]]?)*[)\]]?")
 
 

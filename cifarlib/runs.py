@@ -253,7 +253,8 @@ class RunFolder:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
-            digest = _sha256(temporary, sync=True)
+            _sync(temporary)
+            digest = _sha256(temporary)
             self._refuse_if_lost()  # a machine may sleep for long in the midst of this
             os.replace(temporary, path)
         except RunError:
@@ -297,16 +298,19 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path, *, sync: bool = False) -> str:
-    """Return a file's sha256; with `sync`, after what is still in memory of it has gone to the disk."""
-    with path.open("r+b" if sync else "rb") as file:
-        if sync:
-            try:
-                os.fsync(file.fileno())
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # some mounts cannot
-                    raise
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content is on the disk, so that its new name cannot get there before it."""
+    with path.open("r+b") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # some mounts cannot
+                raise
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

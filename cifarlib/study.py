@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -511,7 +512,7 @@ class Study:
 def _on_drive(*paths: str | Path) -> tuple[Path, ...]:
     """Mount Google Drive, and return relative paths as paths on it."""
     try:
-        from google.colab import drive  # type: ignore[import-not-found]  # Colab's own
+        drive = importlib.import_module("google.colab.drive")  # Colab's own
     except ImportError:
         raise ValueError(
             "drive=True mounts Google Drive, and only Colab can: leave it False, and let run_root and data_root "

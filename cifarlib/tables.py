@@ -283,7 +283,7 @@ def with_temperature(models: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str
         models: By name, the arrays of `Run.predictions`: val_probs, val_labels, test_probs. For a vote they are
             the averaged ones: its temperature is fitted after averaging.
     """
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, of in models.items():
         t, scaled = evaluation.calibrate(of["test_probs"], of["val_probs"], of["val_labels"])
         found |= {name: of["test_probs"], f"{name}, T = {t:.2f}": scaled}

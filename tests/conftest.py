@@ -13,6 +13,10 @@ ARCHIVE = "cifar10-jpeg.tar.xz"
 IMAGES_PER_CLASS = {"train": 40, "test": 10}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full-faults", action="store_true", help="all of the fault suite, not its quick part")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_live_progress() -> Iterator[None]:
     """Keep live bars out of captured output, in processes that a test starts too."""

@@ -6,13 +6,14 @@ import importlib
 import io
 import os
 import pickle
+import signal
 import struct
 import tarfile
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +21,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mirrors import Mirrors, serving
 from PIL import Image
 
-from cifarlib import data
+from cifarlib import data, downloads
 from cifarlib._torchvision import torchvision
 from cifarlib.data import ImageSet, augment, load, prepare, pretrain_set
 from cifarlib.recipes import DEMO, FULL, LEVEL1, LEVEL2, resolve
@@ -82,56 +84,13 @@ def write_archive(path: Path, per_class: int = 20, **replaced: bytes | None) -> 
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    return data._Archive(name="cifar-10-python.tar.gz", md5=md5, size="small", mirrors=())
-
-
-class Mirrors:
-    """A web server on the loopback interface, and a record of what was asked of it."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, tuple[int, bytes, int]] = {}  # path -> status, body, announced length
-        self.asked: list[str] = []
-        self.closing = threading.Event()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.asked.append(self.path)
-                if self.path == "/silent":
-                    outer.closing.wait(10)
-                    return
-                status, body, length = outer.answers.get(self.path, (404, b"", 0))
-                self.send_response(status)
-                self.send_header("Content-Length", str(length))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
-        self.thread.start()
-
-    def serve(self, name: str, body: bytes, *, length: int | None = None) -> str:
-        self.answers[f"/{name}"] = (200, body, len(body) if length is None else length)
-        return self.url(name)
-
-    def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/{name}"
+    return data._Archive(name="cifar-10-python.tar.gz", md5=md5, size=path.stat().st_size, mirrors=())
 
 
 @pytest.fixture
-def mirrors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirrors]:
-    monkeypatch.delenv("CIFARLIB_MIRROR", raising=False)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    server = Mirrors()
-    yield server
-    server.closing.set()
-    server.server.shutdown()
-    server.thread.join()
-    server.server.server_close()
+def mirrors() -> Iterator[Mirrors]:
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +111,7 @@ def official(
 
 def test_the_archive_is_the_published_one() -> None:
     assert data.CIFAR10.md5 == "c58f30108f718f92721af3b95e74349a"
+    assert data.CIFAR10.size == 170_498_071
     assert len(data.CIFAR10.mirrors) == 4
     assert all(url.startswith("https://") and url.endswith(data.CIFAR10.name) for url in data.CIFAR10.mirrors)
 
@@ -163,28 +123,29 @@ def test_first_good_mirror_wins_over_missing_silent_cut_and_wrong_ones(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(data, "_TIMEOUT", (5, 0.2))
+    monkeypatch.setattr(downloads, "STALL_SECONDS", 1.0)
     path, archive = small
     body = path.read_bytes()
     urls = (
         mirrors.url("gone"),
-        mirrors.url("silent"),
-        mirrors.serve("cut", body[:1000], length=len(body)),
+        mirrors.serve("silent", body, stop=0, stall=True),
+        mirrors.serve("cut", body, stop=1000, ranges=False),
         mirrors.serve("wrong", body[:-1] + b"!"),
         mirrors.serve("good", body),
         mirrors.serve("unasked", body),
     )
     found = data._fetch(replace(archive, mirrors=urls), tmp_path / "new" / "folder")
     assert found.read_bytes() == body
-    assert mirrors.asked == ["/gone", "/silent", "/cut", "/wrong", "/good"]
+    # What was cut came from the start a second time, and that was no further; what was wrong is begun anew.
+    assert mirrors.asked == ["/gone", "/silent", "/cut", "/cut", "/wrong", "/wrong", "/good"]
     assert os.listdir(found.parent) == [archive.name]  # nothing half-finished is left beside it
     said = capsys.readouterr().err
     places = [said.index(f"/{name}: ") for name in ("gone", "silent", "cut", "wrong")]
-    assert said.index("(small)") < places[0]
+    assert said.startswith(f"Downloading {archive.name} (")
     assert places == sorted(places)
     assert said.count("Trying the next mirror.") == 4
     assert data._fetch(replace(archive, mirrors=urls), found.parent) == found
-    assert len(mirrors.asked) == 5  # a verified file is not fetched again
+    assert len(mirrors.asked) == 7  # a verified file is not fetched again
 
 
 def test_when_no_mirror_answers_one_error_names_all_and_the_way_by_hand(
@@ -234,6 +195,16 @@ def test_the_users_mirror_comes_first(
     assert mirrors.asked == ["/own"]
 
 
+def test_a_mirror_of_the_users_that_is_no_web_address_is_refused_with_the_way_to_do_it(
+    small: tuple[Path, data._Archive], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFARLIB_MIRROR", "file:///etc/passwd")
+    with pytest.raises(ValueError, match="CIFARLIB_MIRROR='file:///etc/passwd' is no address of a file") as error:
+        data._fetch(small[1], tmp_path)
+    assert f"a file that is on this machine belongs at {tmp_path / small[1].name}" in str(error.value)
+    assert os.listdir(tmp_path) == []
+
+
 class Malicious:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -244,16 +215,27 @@ class Malicious:
 
 @pytest.mark.parametrize("member", ["data_batch_3", "batches.meta"])
 def test_a_pickle_that_wants_more_than_arrays_is_refused(tmp_path: Path, member: str) -> None:
-    write_archive(tmp_path / "bad.tar.gz", **{member: pickle.dumps(Malicious(tmp_path / "hit"), protocol=2)})
+    path = tmp_path / "bad.tar.gz"
+    archive = write_archive(path, **{member: pickle.dumps(Malicious(tmp_path / "hit"), protocol=2)})
     with pytest.raises(pickle.UnpicklingError, match="no business"):
-        data._read_archive(tmp_path / "bad.tar.gz")
+        data._read_archive(path, archive.md5)
     assert not (tmp_path / "hit").exists()
 
 
 def test_a_missing_member_is_named(tmp_path: Path) -> None:
-    write_archive(tmp_path / "bad.tar.gz", data_batch_4=None)
+    archive = write_archive(tmp_path / "bad.tar.gz", data_batch_4=None)
     with pytest.raises(ValueError, match="lacks cifar-10-batches-py/data_batch_4"):
-        data._read_archive(tmp_path / "bad.tar.gz")
+        data._read_archive(tmp_path / "bad.tar.gz", archive.md5)
+
+
+def test_an_archive_exchanged_after_it_was_verified_is_not_opened(
+    small: tuple[Path, data._Archive], tmp_path: Path
+) -> None:
+    path = tmp_path / small[1].name
+    write_archive(path, data_batch_1=pickle.dumps(Malicious(tmp_path / "hit"), protocol=2))
+    with pytest.raises(ValueError, match="was changed while it was being read; it was not opened"):
+        data._read_archive(path, small[1].md5)
+    assert not (tmp_path / "hit").exists()
 
 
 # --- Splits ------------------------------------------------------------------------------------------------
@@ -316,6 +298,9 @@ def test_ones_own_folder_comes_before_the_archive_and_a_loose_picture_does_not(
     write_folder(tmp_path, {".": 1})
     assert official().source == "cifar10"
     write_folder(tmp_path, TWELVE)
+    with pytest.raises(ValueError, match=r"image 000\.png lies in .* beside the class folders: move it"):
+        official()
+    (tmp_path / "000.png").unlink()
     assert official().source == "folder"
 
 
@@ -508,6 +493,10 @@ def break_no_class_folder(root: Path) -> None:
     write_folder(root, {".": 3})
 
 
+def break_loose(root: Path) -> None:
+    write_folder(root / "train", TWELVE | {".": 1})
+
+
 def break_empty_class(root: Path) -> None:
     write_folder(root, TWELVE)
     (root / "emu").mkdir()
@@ -531,6 +520,16 @@ def break_not_an_image(root: Path) -> None:
     (root / "cat" / "003.png").write_text("no image")
 
 
+def break_empty_file(root: Path) -> None:
+    write_folder(root, TWELVE)
+    (root / "dog" / "003.png").write_bytes(b"")
+
+
+def break_renamed(root: Path) -> None:
+    write_folder(root, TWELVE)
+    Image.new("RGB", (32, 32)).save(root / "dog" / "003.png", "GIF")
+
+
 def break_truncated(root: Path) -> None:
     write_folder(root, TWELVE)
     file = root / "dog" / "003.png"
@@ -542,17 +541,145 @@ def break_sixteen_bits(root: Path) -> None:
     Image.fromarray(np.full((32, 32), 9000, np.uint16)).save(root / "dog" / "003.png")
 
 
+def break_sixteen_bits_of_colour(root: Path) -> None:
+    """Pillow opens such a file as if it had 8 bits."""
+    write_folder(root, TWELVE)
+    header = struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes((1 + 32 * 6) * 32))
+    parts = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")]
+    (root / "dog" / "003.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def break_cmyk(root: Path) -> None:
+    write_folder(root, TWELVE)
+    Image.new("CMYK", (32, 32)).save(root / "dog" / "photo.jpg")
+
+
+def break_tiny(root: Path) -> None:
+    write_folder(root, TWELVE)
+    Image.new("RGB", (1, 1)).save(root / "dog" / "spacer.png")
+
+
+def break_narrow(root: Path) -> None:
+    write_folder(root, TWELVE)
+    Image.new("RGB", (400, 7)).save(root / "dog" / "rule.webp")
+
+
+def break_animated_png(root: Path) -> None:
+    write_folder(root, TWELVE)
+    frames = [Image.new("RGB", (32, 32), (i, 0, 0)) for i in (0, 200)]
+    frames[0].save(root / "dog" / "003.png", save_all=True, append_images=frames[1:])
+
+
+def break_animated_webp(root: Path) -> None:
+    write_folder(root, TWELVE)
+    frames = [Image.new("RGB", (32, 32), (i, 0, 0)) for i in (0, 200)]
+    frames[0].save(root / "dog" / "x.webp", save_all=True, append_images=frames[1:])
+
+
+def break_huge_file(root: Path) -> None:
+    write_folder(root, TWELVE)
+    with (root / "dog" / "003.png").open("r+b") as file:
+        file.truncate(2**29)
+
+
+def break_by_case(root: Path) -> None:
+    write_folder(root, TWELVE | {"Cat": 12})
+
+
+def break_by_composition(root: Path) -> None:
+    write_folder(root, {"caf\xe9": 12, "cafe\u0301": 12})
+
+
+def break_not_utf8(root: Path) -> None:
+    write_folder(root, TWELVE | {os.fsdecode(b"caf\xe9"): 12})
+
+
+def break_by_pipe(root: Path) -> None:
+    write_folder(root, TWELVE)
+    os.mkfifo(root / "dog" / "live.jpg")
+
+
+def break_by_device(root: Path) -> None:
+    write_folder(root, TWELVE)
+    (root / "dog" / "endless.png").symlink_to("/dev/zero")
+
+
+def outside(root: Path) -> Path:
+    """Images beside the data root, for links to lead to."""
+    place = root.parent / "elsewhere"
+    write_folder(place, {"emu": 12})
+    return place / "emu"
+
+
+def break_by_class_elsewhere(root: Path) -> None:
+    write_folder(root, TWELVE)
+    (root / "emu").symlink_to(outside(root))
+
+
+def break_by_image_elsewhere(root: Path) -> None:
+    write_folder(root, TWELVE)
+    (root / "dog" / "x.png").symlink_to(outside(root) / "000.png")
+
+
+def break_by_test_elsewhere(root: Path) -> None:
+    write_folder(root / "train", TWELVE)
+    (root / "test").symlink_to(outside(root).parent)
+
+
+def break_by_nested_link(root: Path) -> None:
+    write_folder(root, TWELVE | {"emu/old": 12})
+    (root / "dog" / "more").symlink_to(root / "emu" / "old")
+
+
+def break_by_nothing(root: Path) -> None:
+    write_folder(root, TWELVE)
+    (root / "dog" / "x.png").symlink_to("gone.png")
+
+
+def break_by_class_gone(root: Path) -> None:
+    for name in ("cat", "dog"):
+        (root / name).symlink_to("/not/mounted")
+
+
+def break_by_loop(root: Path) -> None:
+    write_folder(root, TWELVE)
+    (root / "emu").symlink_to("emu")
+
+
+def break_by_double(root: Path) -> None:
+    write_folder(root, TWELVE)
+    (root / "emu").symlink_to("dog")
+
+
+def break_by_test_that_is_train(root: Path) -> None:
+    write_folder(root / "train", TWELVE)
+    (root / "test").symlink_to("train")
+
+
+def break_by_length(root: Path) -> None:
+    """A path that is too long to be listed: unreadable for everyone, also for root."""
+    write_folder(root, TWELVE)
+    place = os.open(root / "dog", os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=place)
+        above, place = place, os.open("d" * 250, os.O_RDONLY, dir_fd=place)
+        os.close(above)
+    os.close(place)
+
+
 def break_unread_format(root: Path) -> None:
     write_folder(root, TWELVE)
     (root / "dog" / "x.heic").write_bytes(b"")
 
 
-def png_of(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+def png_of(width: int, height: int) -> bytes:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b"")
 
 
 def break_too_large(root: Path) -> None:
@@ -570,23 +697,162 @@ def break_bomb(root: Path) -> None:
     [
         (break_single_class, r"two or more classes, and there is only one, 'cat'"),
         (break_no_class, r"two or more classes, and there is none"),
-        (break_no_class_folder, r"two or more classes, and there is none"),
+        (break_no_class_folder, r"two or more classes, and there is none; 000\.png and perhaps others lie in it"),
+        (break_loose, r"image 000\.png lies in .*train beside the class folders: move it"),
         (break_empty_class, r"emu holds no PNG, JPEG or WebP image"),
         (break_too_few, r"class 'dog' of .* has 5 images: to be split, each class needs 6 or more"),
         (break_test_only, r"test/ without train/"),
-        (break_classes_differ, r"only one of train/ and test/: dog, fox"),
-        (break_not_an_image, r"003\.png cannot be read"),
-        (break_truncated, r"dog.003\.png is damaged"),
+        (break_classes_differ, r"only train/ has dog; only test/ has fox"),
+        (break_not_an_image, r"cat.003\.png cannot be read as PNG, JPEG or WebP: replace or remove it"),
+        (break_renamed, r"dog.003\.png cannot be read as PNG, JPEG or WebP: replace or remove it"),
+        (break_empty_file, r"dog.003\.png cannot be read, it is empty: replace or remove it"),
+        (break_truncated, r"dog.003\.png is damaged \(.+\): replace or remove it"),
         (break_sixteen_bits, r"dog.003\.png has more than 8 bits"),
         (break_unread_format, r"x\.heic: \.heic images are not read, save it as PNG"),
         (break_too_large, r"003\.png has 8000 x 7000 pixels"),
-        (break_bomb, r"003\.png: Image size \(400000000 pixels\)"),
+        (break_bomb, r"003\.png has over 50,000,000 pixels: shrink or remove it"),
+        (break_huge_file, r"dog.003\.png has 512 MiB, which no photograph needs"),
+        (break_sixteen_bits_of_colour, r"dog.003\.png has more than 8 bits"),
+        (break_cmyk, r"photo\.jpg is CMYK: save it as RGB"),
+        (break_tiny, r"spacer\.png has 1 x 1 pixels, under 8 on a side: replace or remove it"),
+        (break_narrow, r"rule\.webp has 400 x 7 pixels"),
+        (break_animated_png, r"003\.png is animated: save one frame"),
+        (break_animated_webp, r"x\.webp is animated: save one frame"),
+        (break_by_case, r"'Cat' and 'cat' of .* differ only in capitals"),
+        (break_by_composition, r"'cafe\\u0301' and 'caf\\xe9' of .* differ only .* Unicode"),
+        (break_not_utf8, r"class folder .*caf\\udce9 is not UTF-8: rename it"),
+        (break_by_pipe, r"live\.jpg is no regular file"),
+        (break_by_device, r"endless\.png links to /dev/zero, outside of"),
+        (break_by_class_elsewhere, r"emu links to .*elsewhere.emu, outside of .*: copy .* give .*emu as data_"),
+        (break_by_image_elsewhere, r"x\.png links to .*000\.png, outside of .*: copy .* give .*emu as data_root"),
+        (break_by_test_elsewhere, r"test links to .*elsewhere, outside of .*: copy the images there"),
+        (break_by_nested_link, r"dog.more links to the folder .*old, and links below a class folder are not foll"),
+        (break_by_nothing, r"dog.x\.png is a link that leads nowhere \(No such file"),
+        (break_by_class_gone, r"cat is a link that leads nowhere \(No such file"),
+        (break_by_loop, r"emu is a link that leads nowhere \(Too many levels"),
+        (break_by_double, r"dog.000\.png and .*emu.000\.png are the same file"),
+        (break_by_test_that_is_train, r"train.cat.000\.png and .*test.cat.000\.png are the same file"),
+        (break_by_length, r"d cannot be listed \(File name too long\)"),
     ],
 )
 def test_faults_of_a_folder_are_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
-    damage(tmp_path)
-    with pytest.raises(ValueError, match=message):
+    root = tmp_path / "root"
+    root.mkdir()
+    damage(root)
+    before = list(os.walk(tmp_path))
+    with pytest.raises(ValueError, match=message) as raised:
+        load(FULL, root)
+    str(raised.value).encode()  # whatever is in a name, the message can be printed
+    assert list(os.walk(tmp_path)) == before
+
+
+def test_links_within_the_root_are_followed(tmp_path: Path) -> None:
+    """Of folders and of files; the root itself may be a link, and where it leads to is the root."""
+    root = tmp_path / "root"
+    write_folder(root / ".store", {"a": 12, "b": 1})
+    write_folder(root / "images", {"dog": 12})
+    (root / "images" / "cat").symlink_to("../.store/a")
+    (root / "images" / "dog" / "x.png").symlink_to(root / ".store" / "b" / "000.png")
+    (root / "images" / "dog" / "notes.txt").symlink_to("/etc/hostname")  # no image: passed over
+    (root / "train").symlink_to("images")
+    (tmp_path / "link").symlink_to("root")
+    (root / "images").rename(root / ".images")
+    (root / "train").unlink()
+    (root / "train").symlink_to(".images")
+    split = load(FULL, tmp_path / "link")
+    assert split.classes == ("cat", "dog")
+    assert sum(len(part) for part in (split.train, split.val, split.test)) == 25
+    assert load(FULL, root).fingerprint == split.fingerprint
+
+
+def test_damaged_images_are_named_together(tmp_path: Path) -> None:
+    """Of all parts, in the order of the files; a name that is not UTF-8 or has two lines is shown with escapes."""
+    write_folder(tmp_path, {"cat": 12, "dog": 12})
+    odd = [os.fsdecode(b"\xff.png"), "two\nlines.png"]
+    for name in odd:
+        (tmp_path / "cat" / name).write_bytes(b"damaged")
+    for i in range(8):
+        (tmp_path / "dog" / f"{i:03}.png").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="10 images cannot be used") as raised:
         load(FULL, tmp_path)
+    first, *lines, last = str(raised.value).splitlines()
+    assert first == "10 images cannot be used:" and last == "  and 5 more"
+    names = ["cat/two\\nlines.png", "cat/\\udcff.png", "dog/000.png", "dog/001.png", "dog/002.png"]
+    assert [line.split(" cannot be read")[0] for line in lines] == [f"  {tmp_path / name}" for name in names]
+    str(raised.value).encode()
+
+
+def test_a_folder_of_nothing_but_damage_is_not_read_to_its_end(tmp_path: Path) -> None:
+    files = [str(tmp_path / f"{i:04}.png") for i in range(1300)]
+    for file in files:
+        Path(file).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"1,0\d\d or more images cannot be used:(.|\n)*and (99\d|1,0\d\d) more"):
+        data._decode(files, 64)
+
+
+def test_no_thread_reads_on_after_an_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading is slow and is interrupted: what was begun is not read to its end, nor what was to come."""
+    file = str(tmp_path / "x.png")
+    Image.new("RGB", (32, 32)).save(file)
+    read: list[str] = []
+    decode = data._decode_one
+
+    def interrupted(file: str, size: int) -> np.ndarray:
+        read.append(file)
+        if len(read) == 10:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.02)
+        return decode(file, size)
+
+    monkeypatch.setattr(data, "_decode_one", interrupted)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has none
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            data._decode([file] * 2000, 64)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(read) < 100
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+
+def test_a_jpeg_with_previews_is_the_photograph(tmp_path: Path) -> None:
+    """Many phones write such files, which are no animations."""
+    first, other = (Image.new("RGB", (64, 64), colour) for colour in ((200, 0, 0), (0, 0, 200)))
+    first.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[other])
+    assert data._decode_one(str(tmp_path / "phone.jpg"), 32)[16, 16, 0] > 190
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"tEXt", b"Raw profile type exif\0\n\n\nno hexadecimal number"),  # Pillow raises on it, and
+        (b"acTL", bytes(8)),  # warns of this: an animation of no frames
+    ],
+)
+def test_damaged_metadata_does_not_cost_a_sound_picture(tmp_path: Path, chunk: tuple[bytes, bytes]) -> None:
+    file = tmp_path / "x.png"
+    Image.new("RGB", (32, 32), (200, 0, 0)).save(file)
+    content = file.read_bytes()
+    at = 8 + 25  # behind the signature and the header
+    file.write_bytes(content[:at] + png_chunk(*chunk) + content[at:])
+    assert data._decode([str(file)], 32)[0, :, 5, 5].tolist() == [200, 0, 0]
+
+
+def test_an_unreadable_folder_or_image_is_named(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything; break_by_length shows the same path of the code")
+    write_folder(tmp_path, TWELVE)
+    (tmp_path / "cat" / "003.png").chmod(0)
+    with pytest.raises(ValueError, match=r"003\.png cannot be read .*\(Permission denied\): make it readable"):
+        load(FULL, tmp_path)
+    (tmp_path / "cat").chmod(0)
+    try:
+        assert data.holds_images(tmp_path)
+        with pytest.raises(ValueError, match=r"cat cannot be listed \(Permission denied\)"):
+            load(FULL, tmp_path)
+    finally:
+        (tmp_path / "cat").chmod(0o700)
 
 
 def test_a_file_is_no_data_root(tmp_path: Path) -> None:
@@ -829,6 +1095,28 @@ def test_cifar_10_1_is_read_from_its_arrays(tmp_path: Path) -> None:
         assert np.array_equal(found.images.permute(0, 2, 3, 1).numpy(), images)
         assert found.labels.tolist() == labels.tolist() and found.labels.dtype == torch.int64
         assert found.source == "cifar10.1"
+
+
+def test_a_second_test_set_is_held_to_the_same_rules(tmp_path: Path) -> None:
+    write_folder(tmp_path / "a", {"cat": 2})
+    write_folder(tmp_path / "b", {"dog": 7})
+    (tmp_path / "a" / "dog").symlink_to(tmp_path / "b" / "dog")
+    with pytest.raises(ValueError, match=r"dog links to .*, outside of"):
+        data.load_test(tmp_path / "a", NAMES, 32)
+    write_folder(tmp_path / "b", {".": 1})
+    with pytest.raises(ValueError, match=r"holds images outside of a class folder \(000\.png\): put them into"):
+        data.load_test(tmp_path / "b", NAMES, 32)
+    (tmp_path / "b" / "000.png").unlink()
+    for i in range(7):
+        (tmp_path / "b" / "dog" / f"{i:03}.png").write_bytes(b"damaged")
+    several = r"7 images cannot be used:\n.*dog/000\.png cannot.*(\n.*){4}\n  and 2 more"
+    with pytest.raises(ValueError, match=several):
+        data.load_test(tmp_path / "b", NAMES, 32)
+
+
+def test_a_second_test_set_may_compose_its_letters_differently(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"cafe\u0301": 2, "tea": 1})
+    assert data.load_test(tmp_path, ("caf\xe9", "tea"), 32).labels.tolist() == [0, 0, 1]
 
 
 def test_a_second_test_set_that_does_not_fit_is_refused(tmp_path: Path) -> None:

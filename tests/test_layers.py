@@ -18,12 +18,15 @@ PACKAGE = ROOT / "cifarlib"
 LIBRARY = {
     "_torchvision": set(),
     "progress": set(),
+    "text": set(),
     "recipes": set(),
     "documented": set(),
     "synthetic": set(),
-    "data": {"recipes", "synthetic", "progress"},
-    "models": {"recipes", "_torchvision", "progress"},
-    "runs": {"recipes"},
+    "locks": set(),
+    "downloads": {"locks", "progress"},
+    "data": {"recipes", "synthetic", "text", "downloads", "progress"},
+    "models": {"recipes", "_torchvision", "downloads"},
+    "runs": {"recipes", "locks"},
     "training": {"data", "models", "runs", "recipes", "progress"},
     "robustness": {"recipes", "_torchvision"},
     "evaluation": set(),
@@ -37,9 +40,9 @@ ALLOWED: dict[str, set[str]] = LIBRARY | {
     "study": set(LIBRARY),
     "reports": {*LIBRARY, "study", "__init__"},
     "__main__": {*LIBRARY, "study", "reports", "__init__"},
-    "__init__": {*LIBRARY, "study"},
+    "__init__": {"recipes", "study"},
 }
-STDLIB_ONLY = {"recipes", "documented"}
+STDLIB_ONLY = {"recipes", "documented", "text"}
 # The library does the work: a notebook has no torch, scikit-learn or downloads of its own.
 NOTEBOOK_PACKAGES = {"cifarlib", "IPython", "matplotlib", "numpy", "pandas", "seaborn"}
 

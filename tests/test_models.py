@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import http.server
 import io
 import os
 import pickle
 import re
 import subprocess
 import sys
-import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from mirrors import Mirrors, serving
 from torch import Tensor, nn
 
 from cifarlib import models
@@ -521,7 +519,17 @@ class Trap:
         return (open, (str(self.path), "w"))
 
 
-@pytest.mark.parametrize("writer", ["torch.save", "pickle"])
+def refusal(path: Path, model: str = "level1") -> str:
+    """What is said about a file of weights that is refused; it is one line, and ours."""
+    with pytest.raises(ValueError, match=re.escape(f"weights={str(path)!r} ")) as refused:
+        load_weights(recipe(model, weights=str(path)))
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None  # torch's advice is not shown
+    message = str(refused.value)
+    assert "\n" not in message and "weights_only=False" not in message and len(message) < 400
+    return message.removeprefix(f"weights={str(path)!r} ")
+
+
+@pytest.mark.parametrize("writer", ["torch.save", "torch.save before 1.6", "pickle"])
 def test_a_file_that_would_run_code_is_refused_and_runs_none(writer: str, tmp_path: Path) -> None:
     marker, path = tmp_path / "ran", tmp_path / "weights.pth"
     payload = {"conv1.weight": Trap(marker)}
@@ -531,59 +539,166 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(writer: str, tmp_pa
     if writer == "pickle":
         path.write_bytes(pickle.dumps(payload, protocol=2))
     else:
-        torch.save(payload, path)
-    with pytest.raises(ValueError, match=re.escape(f"weights={str(path)!r} cannot be read as a state dict")):
-        load_weights(recipe("level1", weights=str(path)))
+        path.write_bytes(saved(payload, _use_new_zipfile_serialization=writer == "torch.save"))
+    message = refusal(path)
+    assert message.startswith("cannot be read as a state dict of tensors: it holds Python objects (")
+    assert "open), which could run code, so that it was not loaded" in message
+    assert message.endswith("torch.save(model.state_dict(), PATH)")
     assert not marker.exists()
 
 
+def test_a_whole_model_is_refused_with_the_way_to_save_its_weights(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(nn.Linear(2, 2), path)
+    assert "(torch.nn.modules.linear.Linear), which could run code" in refusal(path)
+
+
+def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "program.pt"
+    script = "import sys, torch; torch.jit.script(torch.nn.Linear(2, 2)).save(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, capture_output=True, timeout=120)
+    assert "it is a TorchScript program; save the state_dict() of its model instead" in refusal(path)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize(
-    "content",
+    ("content", "what"),
     [
-        b"",
-        b"version https://git-lfs.github.com/spec/v1\n",
-        b"<!DOCTYPE html><title>404</title>\n",
-        b"table of contents\n",
-        b"just some text\n",
+        (b"", "an empty file: fetch"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS: run git lfs pull"),
+        (b"<!DOCTYPE html><title>404</title>\n", "a web page: download the file itself"),
+        (b"table of contents\n", "text, beginning 'table of contents'"),
+        (b"just some text\n", "text, beginning 'just some text'"),
+        (
+            bytes(range(200)),
+            "neither a safetensors file nor one of torch.save: its 200 bytes begin 0001020304050607",
+        ),
+        (b"\x80\x02garbage", "damaged, cut short or no file of torch.save (9 bytes)"),
+        (b"PK\x03\x04garbage", "damaged, cut short or no file of torch.save (11 bytes)"),
+        (b"\x40" + bytes(7) + b"{garbage", "damaged, cut short or no file of torch.save (16 bytes)"),
     ],
-    ids=["empty", "pointer", "page", "text", "more text"],
+    ids=["empty", "pointer", "page", "text", "more text", "bytes", "pickle", "zip", "safetensors"],
 )
-def test_a_file_that_holds_no_tensors_is_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
+def test_a_file_that_holds_no_tensors_is_refused(content: bytes, what: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(f"weights={str(path)!r} cannot be read as a state dict")):
-        load_weights(recipe("level1", weights=str(path)))
+    assert refusal(path).startswith(f"cannot be read as a state dict of tensors: it is {what}")
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_truncated_file_is_refused(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"weights{suffix}"
+@pytest.mark.parametrize("kind", ["zip", "before PyTorch 1.6", "safetensors"])
+@pytest.mark.parametrize("keep", [20_000, 100, 12])
+def test_a_truncated_file_is_refused(kind: str, keep: int, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
     state = {"conv1.weight": torch.zeros(100, 100)}
-    if suffix == ".pth":
-        torch.save(state, path)
+    if kind == "safetensors":
+        content = safetensors.torch.save(state)
     else:
-        safetensors.torch.save_file(state, path)
-    path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(ValueError, match="cannot be read as a state dict"):
-        load_weights(recipe("level1", weights=str(path)))
+        content = saved(state, _use_new_zipfile_serialization=kind == "zip")
+    path.write_bytes(content[:keep])
+    assert f"it is damaged, cut short or no file of torch.save ({keep} bytes)" in refusal(path)
+
+
+def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
+    for name, content in (
+        ("a.pth", safetensors.torch.save({"conv1.weight": torch.arange(3.0)})),
+        ("a.safetensors", saved({"conv1.weight": torch.arange(3.0)})),
+        ("a", saved({"conv1.weight": torch.arange(3.0)}, _use_new_zipfile_serialization=False)),
+    ):
+        (tmp_path / name).write_bytes(content)
+        state = load_weights(recipe("level1", weights=str(tmp_path / name)))
+        assert state is not None
+        assert torch.equal(state["conv1.weight"], torch.arange(3.0))
+
+
+def test_a_safetensors_header_may_begin_with_any_byte(tmp_path: Path) -> None:
+    """Its length comes first: 0x3c20 bytes look like the beginning of a web page, after a space."""
+    path = tmp_path / "weights"
+    content = safetensors.torch.save({"conv1.weight": torch.arange(3.0)})
+    header = int.from_bytes(content[:8], "little")
+    padded = content[8 : 8 + header].ljust(0x3C20)  # spaces at its end are allowed
+    path.write_bytes(len(padded).to_bytes(8, "little") + padded + content[8 + header :])
+    assert path.read_bytes().startswith(b" <")
+    state = load_weights(recipe("level1", weights=str(path)))
+    assert state is not None and torch.equal(state["conv1.weight"], torch.arange(3.0))
+
+
+STATE = {"conv1.weight": torch.zeros(1)}
 
 
 @pytest.mark.parametrize(
-    "held", [[torch.zeros(1)], {"model": {"conv1.weight": torch.zeros(1)}, "epoch": 3}, torch.zeros(2)]
+    ("held", "what"),
+    [
+        ([torch.zeros(1)], ", found a list"),
+        (torch.zeros(2), ", found a Tensor"),
+        ({}, ", found an empty one"),
+        (STATE | {"epoch": 3, "best": 0.5}, ", but 'epoch' is an int, 'best' is a float"),
+        ({f"a{i}": "x" for i in range(5)}, ", but 'a0' is a str, 'a1' is a str, 'a2' is a str, and 2 more"),
+        ({0: torch.zeros(1)}, ", but 0 is a Tensor"),
+        ({"conv1.weight": torch.zeros(1).to_sparse()}, ", but 'conv1.weight' is a Tensor"),
+        ({"conv1.weight": torch.zeros(1, device="meta")}, ", but 'conv1.weight' is a Tensor"),
+    ],
+    ids=["list", "tensor", "empty", "numbers", "texts", "number as name", "sparse", "meta"],
 )
-def test_a_file_that_holds_something_else_is_refused(held: Any, tmp_path: Path) -> None:
+def test_a_file_that_holds_something_else_is_refused(held: Any, what: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(held, path)
-    message = re.escape(f"weights={str(path)!r} holds no state dict: expected names mapped to tensors")
-    with pytest.raises(ValueError, match=message):
-        load_weights(recipe("level1", weights=str(path)))
+    assert refusal(path) == f"holds no state dict: expected names mapped to tensors{what}"
+
+
+@pytest.mark.parametrize(
+    ("held", "under"),
+    [
+        ({"state_dict": STATE, "epoch": 3}, "['state_dict']"),
+        ({"model": STATE, "optimizer": {"state": {0: {"step": 1}}, "param_groups": []}}, "['model']"),
+        ({"model": {"state_dict": STATE}}, "['model']['state_dict']"),
+        ({"model": STATE, "model_ema": STATE}, "['model'] and ['model_ema']"),
+    ],
+)
+def test_a_checkpoint_around_the_state_is_refused_with_the_way_into_it(
+    held: Any, under: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(held, path)
+    message = refusal(path)
+    assert f"found them within, under {under}. Save them alone: " in message
+    (remedy,) = re.findall(r"torch\.save\((.*), PATH\)$", message)
+    torch.save(eval(remedy), path)  # what it says works
+    assert load_weights(recipe("level1", weights=str(path))) == STATE
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_that_are_not_finite_are_refused_by_name(suffix: str, value: float, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    state = {"conv1.weight": torch.zeros(3, 4), "bn1.weight": torch.zeros(5), "steps": torch.tensor(3)}
+    state["small"] = torch.zeros(2).to(torch.float8_e4m3fn)
+    state["bn1.weight"][2] = value
+    path.write_bytes(saved(state) if suffix == ".pth" else safetensors.torch.save(state))
+    assert refusal(path).startswith("holds NaN or infinite values in bn1.weight: the training that")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.backbone."])
+def test_a_wrappers_prefix_is_named_with_the_way_to_remove_it(
+    prefix: str, pretrained: State, tmp_path: Path
+) -> None:
+    """Without its classifier a state's names all begin with "features." too, and that is no wrapper's."""
+    state = {f"{prefix}{name}": v for name, v in pretrained.items() if not name.startswith("classifier.")}
+    wanted = recipe("efficientnet", weights="mine.pth")
+    with pytest.raises(ValueError, match=re.escape(f"their names all begin with {prefix!r}, which")) as refused:
+        build(wanted, 10, state)
+    (remedy,) = re.findall(r"without it: (\{.*\})$", str(refused.value))
+    build(wanted, 10, eval(remedy, {"state": state}))
 
 
 @pytest.mark.parametrize("call", [load_weights, weights_fingerprint])
 def test_a_missing_file_is_named_with_the_remedy(call: Any, tmp_path: Path) -> None:
-    for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(FileNotFoundError, match=re.escape(f"weights={str(path)!r} is no file")) as refused:
+    for path, what in (
+        (tmp_path / "none.pth", "is no file: "),
+        (tmp_path, "is no file but a folder: "),
+        (tmp_path / ("x" * 300), "is no file: "),
+        (Path("~nobody-of-this-name/weights.pth"), "is no file: "),
+    ):
+        with pytest.raises(FileNotFoundError, match=re.escape(f"weights={str(path)!r} {what}")) as refused:
             call(recipe("level1", weights=str(path)))
         assert "imagenet1k_v1, imagenet1k_v2, none" in str(refused.value)
 
@@ -638,40 +753,36 @@ def test_a_full_state_with_missing_or_extra_names_is_refused(efficientnet: Class
         model.load_torchvision_state(state)
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: Any) -> None:
-        pass
+Publish = Callable[[bytes, str], str]
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Path, Any]]:
-    """Serve torchvision's weights from this machine: the folder served, torch's cache, a publisher."""
-    folder, cache = tmp_path / "served", tmp_path / "cache"
-    folder.mkdir()
-    monkeypatch.setenv("TORCH_HOME", str(cache))
-    monkeypatch.setenv("no_proxy", "*")
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mirrors, Path, Publish]]:
+    """Serve torchvision's weights from this machine: the server, torch's cache, and what publishes a file."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     entry = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving() as mirrors:
 
         def publish(content: bytes, digest: str) -> str:
             name = f"resnet50-{digest[:8]}.pth"
-            (folder / name).write_bytes(content)
-            url = f"http://127.0.0.1:{server.server_address[1]}/{name}"
-            monkeypatch.setattr(entry.value, "url", url)
+            monkeypatch.setattr(entry.value, "url", mirrors.serve(name, content))
             return name
 
-        yield folder, cache / "hub" / "checkpoints", publish
-        server.shutdown()
-        thread.join()
+        yield mirrors, tmp_path / "cache" / "hub" / "checkpoints", publish
 
 
-def test_imagenet_weights_are_downloaded_once_and_checked(served: tuple[Path, Path, Any]) -> None:
-    folder, cache, publish = served
+def saved(state: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    torch.save({"conv1.weight": torch.arange(6.0)}, buffer)
-    content = buffer.getvalue()
+    torch.save(state, buffer, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before PyTorch 1.6"])
+def test_imagenet_weights_are_downloaded_once_and_checked(
+    zipped: bool, published: tuple[Mirrors, Path, Publish], capfd: pytest.CaptureFixture[str]
+) -> None:
+    mirrors, cache, publish = published
+    content = saved({"conv1.weight": torch.arange(6.0)}, _use_new_zipfile_serialization=zipped)
     name = publish(content, hashlib.sha256(content).hexdigest())
     wanted = recipe("level1", weights="imagenet1k_v1")
     assert weights_fingerprint(wanted) == name
@@ -680,30 +791,59 @@ def test_imagenet_weights_are_downloaded_once_and_checked(served: tuple[Path, Pa
         assert state is not None
         assert list(state) == ["conv1.weight"]
         assert torch.equal(state["conv1.weight"], torch.arange(6.0))
-        (folder / name).unlink(missing_ok=True)  # the second time it comes from the cache
+    assert mirrors.asked == [f"/{name}"]  # the second time it comes from the cache
     assert [path.name for path in cache.iterdir()] == [name]
+    said = capfd.readouterr().err
+    assert said.startswith(f"Downloading {name} (98 MB) to {cache}.\n")
+    assert "%|" not in said  # no bar where bars are off
 
 
-def test_a_download_draws_no_bar_where_bars_are_off(
-    served: tuple[Path, Path, Any], capfd: pytest.CaptureFixture[str]
+def test_weights_that_torchvision_downloaded_before_are_used(published: tuple[Mirrors, Path, Publish]) -> None:
+    mirrors, cache, publish = published
+    content = saved({"conv1.weight": torch.arange(6.0)})
+    publish(content, hashlib.sha256(content).hexdigest())
+    torchvision.models.ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    assert len(mirrors.asked) == len(list(cache.iterdir())) == 1
+    assert load_weights(recipe("level1", weights="imagenet1k_v1")) is not None
+    assert len(mirrors.asked) == 1
+
+
+def test_cached_weights_that_were_tampered_with_are_not_loaded(
+    published: tuple[Mirrors, Path, Publish], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    _, _, publish = served
-    buffer = io.BytesIO()
-    torch.save({"conv1.weight": torch.arange(6.0)}, buffer)
-    publish(buffer.getvalue(), hashlib.sha256(buffer.getvalue()).hexdigest())
-    load_weights(recipe("level1", weights="imagenet1k_v1"))
-    assert "%|" not in capfd.readouterr().err
+    _, cache, publish = published
+    content = saved({"conv1.weight": torch.arange(6.0)})
+    name = publish(content, hashlib.sha256(content).hexdigest())
+    cache.mkdir(parents=True)
+    (cache / name).write_bytes(saved({"conv1.weight": torch.zeros(6)}))
+    state = load_weights(recipe("level1", weights="imagenet1k_v1"))
+    assert state is not None
+    assert torch.equal(state["conv1.weight"], torch.arange(6.0))
+    assert "it was not opened. Downloading it again." in capfd.readouterr().err
+    assert (cache / name).read_bytes() == content
 
 
-def test_a_download_with_another_hash_than_its_name_is_refused(served: tuple[Path, Path, Any]) -> None:
-    _, cache, publish = served
-    buffer = io.BytesIO()
-    torch.save({"conv1.weight": torch.arange(6.0)}, buffer)
-    content = buffer.getvalue()
-    publish(content[:-1] + b"?", hashlib.sha256(content).hexdigest())
-    with pytest.raises(RuntimeError, match="invalid hash value"):
+def test_a_download_with_another_hash_than_its_name_is_refused(published: tuple[Mirrors, Path, Publish]) -> None:
+    _, cache, publish = published
+    content = saved({"conv1.weight": torch.arange(6.0)})
+    name = publish(content[:-1] + b"?", hashlib.sha256(content).hexdigest())
+    with pytest.raises(
+        FileNotFoundError, match=f"{name} could not be had:\n.* sends another file: its sha256"
+    ) as error:
         load_weights(recipe("level1", weights="imagenet1k_v1"))
+    assert f"(sha256 {name[9:17]}) and put it at {cache / name}" in str(error.value)
+    assert "give a copy as weights=PATH, or use weights='none' or profile='demo'" in str(error.value)
     assert list(cache.iterdir()) == []  # nothing is left that a second attempt would take for whole
+
+
+def test_the_names_of_all_weights_of_the_study_hold_their_hash() -> None:
+    urls = {
+        entry.url
+        for model in {each.model.removeprefix("se_") for each in STUDY.values()}
+        for entry in torchvision.models.get_model_weights(model)
+    }
+    assert len(urls) >= 4
+    assert [url for url in urls if not re.search(r"-[0-9a-f]{8}\.pth$", url)] == []
 
 
 # --- Folding -----------------------------------------------------------------------------------------------

@@ -18,9 +18,13 @@ import os, runpy, sys, time
 progress = runpy.run_path(sys.argv[1])
 print(progress["live"]())
 print(sum(progress["bar"](range(4), what="watched")))
+with progress["transfer"](what="file", total=2048, done=1024) as advance:
+    advance(512)
 os.environ["CIFARLIB_PROGRESS"] = "0"
 print(progress["live"]())
 print(sum(progress["bar"](range(4), what="switched off")))
+with progress["transfer"](what="unseen", total=None) as advance:
+    advance(512)
 """
 
 
@@ -48,7 +52,8 @@ def test_a_bar_is_drawn_in_a_terminal_unless_it_is_switched_off() -> None:
         os.close(outer)
     assert (done.returncode, done.stdout.split()) == (0, ["True", "6", "False", "6"])
     assert "watched" in screen
-    assert "switched off" not in screen
+    assert "file:  50%" in screen and "1.00k/2.00k" in screen  # bytes, from where an earlier download ended
+    assert "switched off" not in screen and "unseen" not in screen
     assert screen.endswith("\r")  # the bar wiped itself: no line of it is left
 
 

@@ -107,7 +107,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
             [
                 *(sys.executable, "-m", "cifarlib", "report", "--profile", "demo", *SMALL),
                 *("--notebooks", str(notebooks), "--out", str(out), "--data-root", str(base / "my data")),
-                *("--seed", "3", "-p", "ablation", "true", "-p", "rate", "1e-3", "-p", "drive", "false"),
+                *("--seed", "3", "-p", "ablation", "true", "-p", "rate", "1e-3"),
             ],
             env=os.environ | {"PYTHONPATH": str(reports.ROOT)},
             capture_output=True,
@@ -244,7 +244,7 @@ def test_results_are_strict_json_about_this_run(made: Any) -> None:
         "level2": "done",
         "level3": "failed",
     }
-    assert results["pages"]["level2"]["parameters"] == {"ablation": True, "rate": 0.001, "drive": False}
+    assert results["pages"]["level2"]["parameters"] == {"ablation": True, "rate": 0.001}
     digest = reports._sha256(base / "notebooks" / "level1_x.ipynb")
     assert results["notebooks"]["level1_x.ipynb"] == digest
 
@@ -373,6 +373,7 @@ def test_on_cifar10_the_documents_stand_beside_the_measured(made: Any, tmp_path:
         (["2", "-p", "rate", "fast"], "declares float"),
         (["2", "-p", "rate", "[1"], "cannot read the value '[1'"),
         (["2", "-p", "seed", "3"], "use --seed"),
+        (["2", "-p", "drive", "true"], "use --run-root and --data-root, after mounting Google Drive"),
         (["--set", "epoch=3"], "did you mean 'epochs'"),
         (["--set", "level1.lerning_rate=1"], "did you mean 'learning_rate'"),
         (["--set", "epochs=two"], "epochs='two' must be an integer"),

@@ -175,10 +175,9 @@ def test_drive_is_mounted_in_colab_and_refused_elsewhere(
     with pytest.raises(ValueError, match="only Colab can: leave it False, and let run_root and data_root name"):
         Study("demo", drive=True)
     # Colab's module, as far as it is used: `mount` makes the folder appear.
-    colab, drive = ModuleType("google.colab"), ModuleType("google.colab.drive")
+    drive = ModuleType("google.colab.drive")
     drive.mount = lambda place: (Path(place) / "MyDrive").mkdir(parents=True)  # type: ignore[attr-defined]
-    colab.drive = drive  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
     monkeypatch.setattr("cifarlib.study._DRIVE", tmp_path / "drive")
     here = Study("demo", overrides=SMALL, drive=True, data_root=tmp_path / "photos")
     assert f"kept on Google Drive, below {tmp_path}/drive/MyDrive/cifarlib" in capsys.readouterr().out
