@@ -3,6 +3,7 @@
 #   make demo PYTHON=python3.12     another Python to make the environment with
 #   make demo VENV=path             another folder, or an existing environment to install into
 #   make bench BENCH=--help         what else can be measured
+#   make badges REPO=owner/name     the repository that the badges and the notebooks' set-up cells lead to
 
 VENV ?= .venv
 PYTHON ?= python3 python3.13 python3.12 python3.11
@@ -22,7 +23,7 @@ ifneq ($(shell test -x "$(ENV_PYTHON)" && cat "$(STAMP)" 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help demo test report bench lint lab env constraints clean
+.PHONY: help demo test faults colab badges report bench lint lab env constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -35,7 +36,16 @@ report: $(STAMP) ## the whole study on CIFAR-10 with ImageNet weights, on a GPU 
 	@$(CIFARLIB) report --profile full --out reports/full
 
 test: $(STAMP) ## unit tests, doctests and notebook tests
-	@$(ENV_PYTHON) -m pytest
+	@$(ENV_PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+faults: $(STAMP) ## the whole fault suite: kills, damage, full disks, bad input; some minutes
+	@$(ENV_PYTHON) -m pytest tests/faults tests/test_downloads.py --full-faults -q
+
+colab: $(STAMP) ## the notebooks beside Colab's versions, in .venv-colab: some 5 GB, made once, and minutes
+	@$(ENV_PYTHON) -m pytest tests/colab --colab -v --durations=8
+
+badges: $(STAMP) ## stamp the repository's address into badges and set-up cells: REPO=owner/name
+	@$(ENV_PYTHON) tools/badges.py "$(REPO)"
 
 lint: $(STAMP) ## ruff, formatting and types
 	@$(ENV_PYTHON) -m ruff check

@@ -169,6 +169,11 @@ def load(profile: Profile, data_root: str | Path = "data", *, image_size: int = 
         raise NotADirectoryError(f"data_root={str(root)!r} is a file: give the folder that holds the images")
     if holds_images(root):
         return _image_folder(profile, root, image_size)
+    if profile.store_size not in (None, CIFAR10_SIZE):
+        raise ValueError(
+            f"store_size={profile.store_size}: CIFAR-10's images are stored at their {CIFAR10_SIZE} pixels; "
+            "leave store_size out (image_size is what the model sees)"
+        )
     return _official(profile, _fetch(CIFAR10, root))
 
 
@@ -220,13 +225,27 @@ def _cut(images: ImageSet, size: int, seed: int) -> tuple[ImageSet, ImageSet]:
     return images.take(order[:size]), images.take(order[size:])
 
 
-def _builtin(profile: Profile) -> Split:
+def check_sizes(profile: Profile) -> tuple[int, int, int]:
+    """Return how many built-in images a profile has drawn for training, validation and test.
+
+    Raises:
+        ValueError: one of them is no number.
+        MemoryError: they would not fit into memory.
+    """
     train_size, val_size, test_size = profile.train_size, profile.val_size, profile.test_size
     if train_size is None or val_size is None or test_size is None:
         raise ValueError(
             f"train_size={train_size}, val_size={val_size}, test_size={test_size}: each must be a number, "
             "since built-in images are drawn on demand"
         )
+    size = profile.store_size or CIFAR10_SIZE
+    remedy = f"lower train_size={train_size}, val_size={val_size} or test_size={test_size}"
+    _check_memory(train_size + val_size + test_size, size, "the built-in kind", remedy)
+    return train_size, val_size, test_size
+
+
+def _builtin(profile: Profile) -> Split:
+    train_size, val_size, test_size = check_sizes(profile)
     seed, size = profile.split_seed, profile.store_size or CIFAR10_SIZE
     drawn = _draw(train_size + val_size, (seed, 0), synthetic.CLASSES, size, "synthetic")
     test = _draw(test_size, (seed, 1), synthetic.CLASSES, size, "synthetic")
@@ -338,11 +357,6 @@ def _read_archive(path: Path, md5: str) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _official(profile: Profile, path: Path) -> Split:
-    if profile.store_size not in (None, CIFAR10_SIZE):
-        raise ValueError(
-            f"store_size={profile.store_size}: CIFAR-10's images are stored at their {CIFAR10_SIZE} pixels; "
-            "leave store_size out (image_size is what the model sees)"
-        )
     images, labels, test_images, test_labels, classes = _read_archive(path, CIFAR10.md5)
     train, val = np.split(_stratified(labels, profile.split_seed), [len(labels) * 4 // 5])
     train, val = train[: profile.train_size], val[: profile.val_size]
@@ -573,7 +587,7 @@ def _refuse_other_classes(root: str, train: Sequence[str], test: Sequence[str]) 
         raise ValueError(f"{root}: train/ and test/ must have the same classes, and {only}: add or remove these")
 
 
-def _check_memory(n: int, size: int, root: Path, remedy: str) -> None:
+def _check_memory(n: int, size: int, root: str | Path, remedy: str) -> None:
     """Refuse to decode `n` images at `size` pixels where they would not fit into the free memory."""
     need, free = n * 3 * size * size, psutil.virtual_memory().available
     if need > free:

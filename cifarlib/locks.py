@@ -3,7 +3,8 @@
 On a local disk the system's own lock serves: it goes with its process, however that ends. Mounted folders
 (Google Drive, NFS, SMB) either lack it or keep it from other machines. There a lease serves: a file that its
 holder touches at intervals, and that another may take over when it has seen no touch for a while. Two machines
-whose mount shows them each other's files minutes late can both hold it: a lease is best effort.
+whose mount shows them each other's files minutes late can both hold it: a lease is best effort. So can a machine
+that shares its own disk and one that mounts it, since to the former it is a local one.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from pathlib import Path
 import filelock
 import psutil
 
+from cifarlib.text import printable
+
 LEASE_SECONDS = 120.0  # without a touch until another may take over; all that share a folder must agree on it
 FILES = (".lock", ".lease")  # what a process that was killed leaves of a lock
 
-_MOUNTED = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "ceph", "lustre", "gpfs", "gluster", "davfs", "vboxsf")
+_MOUNTED = (
+    *("fuse", "macfuse", "osxfuse", "nfs", "cifs", "smb", "9p", "afs", "ceph", "lustre", "gpfs", "gluster"),
+    *("davfs", "webdav", "vboxsf", "virtiofs"),
+)
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 
@@ -79,12 +85,20 @@ def one_writer(
 
     _acquire(lease, holder, folder / name, say)
     try:
-        # The heartbeat notices a loss at its second miss only: the file itself says at once whose it is.
-        yield (
-            lambda: lease.compromise is None and (owner := lease.owner) is not None and owner.token == lease.token
-        )
+        yield lambda: _ours(lease)
     finally:
         lease.release()
+
+
+def _ours(lease: filelock.SoftFileLease) -> bool:
+    """Say whether a lease is held, by its file: the heartbeat notices a loss only at its second miss."""
+    for pause in (0.0, 0.5, 1.0, 2.0):  # who looks whether it is stale may take it away for a moment
+        time.sleep(pause)
+        if lease.compromise is not None:
+            return False
+        if owner := lease.owner:
+            return owner.token == lease.token
+    return False
 
 
 def _acquire(
@@ -110,5 +124,5 @@ def _name(pid: int, host: str, since: str = "") -> str:
 def _read_holder(path: Path) -> str:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if text := path.read_text()[:200].strip():
-            return text
+            return printable(text)
     return "another process"

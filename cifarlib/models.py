@@ -277,6 +277,18 @@ def load_weights(recipe: Recipe) -> dict[str, Tensor] | None:
     return _read_state(_weights_file(recipe), recipe.weights)
 
 
+def download_size(recipe: Recipe) -> float | None:
+    """Return how many MiB the recipe's pretrained weights have where they are torchvision's, else None.
+
+    Raises:
+        ValueError: torchvision has no such weights for this model.
+    """
+    if recipe.weights not in ("imagenet1k_v1", "imagenet1k_v2"):
+        return None
+    size: float = _torchvision_weights(recipe).meta["_file_size"]  # in MiB, whatever it is called
+    return size
+
+
 def _download(recipe: Recipe) -> Path:
     """Return the path of torchvision's weights in torch's cache, where torchvision itself would look for them.
 

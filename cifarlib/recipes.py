@@ -133,16 +133,24 @@ class Recipe:
         return cls(**values)
 
 
-def expect(kind: type, **values: Any) -> None:
+def expect(kind: type[Any], *, least: int | None = None, **values: Any) -> None:
     """Refuse values that are not of a type, bool for instance; papermill's `-p NAME true` gives the text "true".
 
+    Args:
+        kind: The type.
+        least: The smallest value that makes sense.
+        values: By the name that the message is to give them.
+
     Raises:
-        ValueError: one is not; the message names it.
+        ValueError: one is of another type, or too small; the message names it.
     """
     for name, value in values.items():
-        if type(value) is not kind:
+        found: type[Any] = type(value)
+        if found is not kind:
             remedy = "write True or False, with a capital" if kind is bool else f"give {_AN[kind]}"
-            raise ValueError(f"{name}={value!r} is {_AN.get(type(value), type(value).__name__)}: {remedy}")
+            raise ValueError(f"{name}={value!r} is {_AN.get(found, found.__name__)}: {remedy}")
+        elif least is not None and value < least:
+            raise ValueError(f"{name}={value} is too small: give at least {least}")
 
 
 _AN = {str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"}
@@ -269,13 +277,6 @@ class Profile:
             for f in fields(self)
             if not f.metadata["check"](getattr(self, f.name))
         ]
-        if self.name == "demo":  # its images are drawn on demand: there is no "all of them"
-            sizes = ("train_size", "val_size", "test_size")
-            wrong += [
-                f"{size}=None must be a number: built-in images are drawn"
-                for size in sizes
-                if getattr(self, size) is None
-            ]
         if wrong:
             raise ValueError(f"profile {self.name!r}: " + "; ".join(wrong))
 

@@ -17,21 +17,25 @@ import contextlib
 import errno
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
-import pickle
 import platform
+import re
+import secrets
 import shutil
+import socket
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import safetensors
+import psutil
 import safetensors.torch
 import torch
 
@@ -92,6 +96,7 @@ class RunFolder:
         self.identity = {"results": RESULTS, "recipe": decisive, "data": data, "classes": list(classes)}
         self.path = Path(root) / f"{recipe.name}-{_digest(self.identity)[:12]}"
         self._held: Callable[[], bool] = lambda: True
+        self._whole: dict[str, str] = {}  # checkpoints that are known to be whole, and their sha256
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -119,23 +124,9 @@ class RunFolder:
         Raises:
             RunError: it is damaged or missing, or the folder belongs to another recipe, images or weights.
         """
-        path = self.path / "manifest.json"
-        try:
-            manifest = json.loads(path.read_bytes())
-            whole = manifest.pop("sha256") == _digest(manifest)
-        except FileNotFoundError:
-            orphans = [name for name in (*_RESULTS, "checkpoints") if (self.path / name).exists()]
-            if orphans:
-                raise RunError(
-                    f"{path} is missing, and with it what tells whether {', '.join(orphans)} are whole: {_AGAIN}"
-                ) from None
+        manifest = _read_manifest(self.path)
+        if not manifest:
             return {}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, or other JSON
-            whole = False
-        except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror}") from error
-        if not whole:
-            raise RunError(f"{path} is damaged: {_AGAIN}")
         if manifest["identity"] != self.identity:
             raise RunError(
                 f"{self.path} holds a run of another recipe, other images or other weights: move it away, or "
@@ -149,20 +140,20 @@ class RunFolder:
 
     # --- checkpoints ---
 
-    def save_checkpoint(self, epochs: int, steps: int, save: Callable[[Path], None]) -> None:
-        """Keep the state after `epochs` whole epochs and `steps` of the next: `save` writes it to its argument.
+    def save_checkpoint(self, epochs: int, steps: int, content: bytes) -> None:
+        """Keep the state after `epochs` whole epochs and `steps` of the next.
 
         Raises:
             RunError: it could not be written, to a full disk for instance; the ones before are still there.
         """
-        files = self.manifest().get("files", {})
         name = f"checkpoints/{epochs:04d}-{steps:06d}.pt"
-        files[name] = self._write(name, save)
-        kept = sorted(name for name in files if name.startswith("checkpoints/"))[-2:]
-        files = {name: digest for name, digest in files.items() if name in kept}
-        self._write_manifest("interrupted", files)
+        digest = self._write(name, content)
+        # What this process has not read or written itself may be damaged, and must not push out what is whole.
+        before = sorted(self._whole.keys() - {name})[-1:]
+        self._whole = {kept: self._whole[kept] for kept in before} | {name: digest}
+        self._write_manifest("interrupted", self._whole)
         for path in (self.path / "checkpoints").iterdir():
-            if f"checkpoints/{path.name}" not in kept:
+            if f"checkpoints/{path.name}" not in self._whole:
                 with contextlib.suppress(OSError):  # the manifest does not name it any more
                     path.unlink()
 
@@ -170,17 +161,22 @@ class RunFolder:
         """Call `load` with the newest whole checkpoint, if there is one.
 
         Raises:
-            RunError: it is the file that was written, and `load` cannot read it.
+            RunError: it is the file that was written, and `load` says by a ValueError that it is no checkpoint.
         """
         files = self.manifest().get("files", {})
         checkpoints = sorted((name for name in files if name.startswith("checkpoints/")), reverse=True)
         for name in checkpoints:
             path = self.path / name
-            if path.is_file() and _sha256(path) == files[name]:
+            try:
+                whole = _sha256(path) == files[name]
+            except OSError:  # missing, or on a disk that cannot read it
+                whole = False
+            if whole:
                 try:
                     load(path)
-                except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+                except ValueError as error:
                     raise RunError(f"{path} is no checkpoint of this run: {_AGAIN}") from error
+                self._whole = {name: files[name]}
                 return
             print(f"{path} is damaged or missing: not used")
         if checkpoints:
@@ -199,17 +195,36 @@ class RunFolder:
     ) -> None:
         """Write the results, then the manifest that makes them count; checkpoints are no longer needed."""
         state = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        writers: dict[str, Callable[[Path], Any]] = {
-            "recipe.json": lambda path: _write_json(path, self.recipe.to_dict()),
-            "environment.json": lambda path: _write_json(path, environment),
-            "history.csv": lambda path: history.to_csv(path, index=False),
-            "metrics.json": lambda path: _write_json(path, metrics),
-            "predictions.npz": lambda path: _write_npz(path, predictions),
-            "model.safetensors": lambda path: safetensors.torch.save_file(state, path),
+        contents = {
+            "recipe.json": _json(self.recipe.to_dict()),
+            "environment.json": _json(environment),
+            "history.csv": history.to_csv(index=False).encode(),
+            "metrics.json": _json(metrics),
+            "predictions.npz": _npz(predictions),
+            "model.safetensors": safetensors.torch.save(state),
         }
-        files = {name: self._write(name, write) for name, write in writers.items()}
+        files = {name: self._write(name, content) for name, content in contents.items()}
         self._write_manifest("finished", files)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def verify(self) -> None:
+        """Compare every file of a finished run with its checksum.
+
+        Raises:
+            RunError: one is missing or differs.
+        """
+        files = self.manifest()["files"]
+        paths = [self.path / name for name in _RESULTS]
+        try:
+            damaged = [path.name for path in paths if not path.is_file() or _sha256(path) != files.get(path.name)]
+        except OSError as error:
+            raise RunError(f"{error.filename} cannot be read: {error.strerror}") from error
+        if damaged:
+            raise RunError(
+                f"{self.path / damaged[0]} is missing or damaged"
+                + (f", and {', '.join(damaged[1:])}" if damaged[1:] else "")
+                + f": {_AGAIN}"
+            )
 
     def load(self) -> Run:
         """Read the finished run back.
@@ -217,15 +232,7 @@ class RunFolder:
         Raises:
             RunError: a file is missing, differs from its checksum or is not what its name says.
         """
-        files = self.manifest()["files"]
-        paths = [self.path / name for name in _RESULTS]
-        damaged = [path.name for path in paths if not path.is_file() or _sha256(path) != files.get(path.name)]
-        if damaged:
-            raise RunError(
-                f"{self.path / damaged[0]} is missing or damaged"
-                + (f", and {', '.join(damaged[1:])}" if damaged[1:] else "")
-                + f": {_AGAIN}"
-            )
+        self.verify()
         if (self.path / "checkpoints").exists():  # the process that finished the run ended before this
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         try:
@@ -245,52 +252,77 @@ class RunFolder:
 
     # --- writing ---
 
-    def _write(self, name: str, write: Callable[[Path], Any]) -> str:
+    def _write(self, name: str, content: bytes) -> str:
         """Write a file under a temporary name, rename it, and return its sha256."""
         self._refuse_if_lost()
         path = self.path / name
-        temporary = path.with_name(f".{path.name}.part")
+        # Of its own, since a process that has lost the folder may still be at work.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write(temporary)
+            temporary.write_bytes(content)
             _sync(temporary)
-            digest = _sha256(temporary)
-            self._refuse_if_lost()  # a machine may sleep for long in the midst of this
+            self._refuse_if_lost()  # once more: a machine may have slept over the writing
             os.replace(temporary, path)
-        except RunError:
-            raise
-        # torch and safetensors have their own words for a disk that is full.
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        except OSError as error:
             raise self._unwritable(error, name) from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        return digest
+        return hashlib.sha256(content).hexdigest()
 
     def _refuse_if_lost(self) -> None:
-        """Raise RunError where another machine holds the folder by now."""
         if not self._held():
             raise RunError(
-                f"another machine has taken {self.path} over, after it saw no sign of this one for "
-                f"{locks.LEASE_SECONDS:.0f} s: this one writes no more, so that the run stays whole"
+                f"{self.path} is not this process's any more: its mark there is gone, or could not be renewed for "
+                f"{locks.LEASE_SECONDS:.0f} s, and another machine may have taken over. This one writes no more, "
+                "so that the run stays whole; the same call goes on, or waits for the other"
             )
 
-    def _unwritable(self, error: Exception, name: str = "") -> RunError:
-        """Say what could not be written, how much room there is, and what to do."""
-        reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-        free = ""
-        with contextlib.suppress(OSError):
-            folder = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
-            free = f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free there)"
+    def _unwritable(self, error: OSError, name: str = "") -> RunError:
+        """Say what could not be written, and what to do."""
+        remedy = "Choose another run_root"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            folder = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+            free = shutil.disk_usage(folder).free / 2**20
+            remedy = f"{free:,.0f} MiB are free there: make room, or choose another run_root"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            remedy = "Get the right to write there, or choose another run_root"
         return RunError(
-            f"{self.path / name} could not be written: {reason}{free}. Make room, or choose another run_root; "
-            "what was written before is whole, and the same call goes on from there"
+            f"{self.path / name} could not be written: {error.strerror or error}. {remedy}; what was written "
+            "before is whole, and the same call goes on from there"
         )
 
     def _write_manifest(self, state: str, files: Mapping[str, str]) -> None:
         manifest = {"identity": self.identity, "state": state, "files": dict(files)}
         manifest["sha256"] = _digest(manifest)
-        self._write("manifest.json", lambda path: _write_json(path, manifest))
+        self._write("manifest.json", _json(manifest))
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a folder's manifest, whatever run it is of; {} where there is neither one nor files that need one.
+
+    Raises:
+        RunError: it is damaged or missing.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        whole = manifest.pop("sha256") == _digest(manifest)
+    except FileNotFoundError:
+        orphans = [name for name in (*_RESULTS, "checkpoints") if (folder / name).exists()]
+        if orphans:
+            raise RunError(
+                f"{path} is missing, and with it what tells whether {', '.join(orphans)} are whole: {_AGAIN}"
+            ) from None
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, or other JSON
+        whole = False
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    if not whole:
+        raise RunError(f"{path} is damaged: {_AGAIN}")
+    return manifest
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -313,14 +345,15 @@ def _sync(path: Path) -> None:
                 raise
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     assert not any(array.dtype.hasobject for array in arrays.values())  # numpy would pickle it
-    with path.open("wb") as file:  # given a name, numpy would append .npz to it
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # older numpy has no other arguments
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # older numpy has no other arguments
+    return buffer.getvalue()
 
 
 def check_disk(folder: Path, need: int) -> None:
@@ -353,3 +386,142 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processor": platform.machine(),
     }
+
+
+# --- What lies in a folder of runs ---
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder among the runs, as `survey` finds it.
+
+    `state` is finished, training (a process of this machine holds it), interrupted, damaged, or foreign: no run
+    of this version of cifarlib. `reason` says why where it is one of the last two. `epochs` have been trained in
+    whole; `size` is in bytes, `modified` in seconds since 1970. `data` are the fingerprints of the images.
+    """
+
+    path: Path
+    state: str
+    reason: str = ""
+    recipe: Recipe | None = None
+    data: str = ""
+    epochs: int = 0
+    test_accuracy: float | None = None
+    size: int = 0
+    modified: float = 0.0
+
+
+class _ForeignError(RunError):
+    """The folder holds no run of this version of cifarlib."""
+
+
+def survey(root: str | Path, *, verify: bool = True) -> list[Found]:
+    """Look at every folder in `root`, the newest first; never raises, and changes nothing.
+
+    Args:
+        root: A study's run_root; where there is none, nothing is found.
+        verify: Compare finished runs with their checksums, which reads every byte of them.
+    """
+    try:
+        folders = [path for path in Path(root).iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except OSError:
+        return []
+    return sorted((_look(path, verify) for path in folders), key=lambda found: (-found.modified, found.path.name))
+
+
+def open_run(path: str | Path) -> Run:
+    """Read a finished run from its folder, wherever that lies: every file is compared with its checksum.
+
+    Raises:
+        RunError: there is no finished run, or a part of it is damaged; the message says what to do.
+    """
+    folder = _recognise(Path(path))
+    if not folder.finished():
+        raise RunError(
+            f"{folder.path} was interrupted after {_epochs(folder)} of {folder.recipe.epochs} epochs: the same "
+            "command or notebook, with the same settings, goes on from there"
+        )
+    return folder.load()
+
+
+def images_of(run: Run) -> str:
+    """Return the fingerprints of the images that a run was trained and tested on; equal ones are equal images."""
+    return str(_read_manifest(run.path)["identity"]["data"])
+
+
+def _recognise(path: Path) -> RunFolder:
+    """Return the run folder that lies at `path`, by what its manifest says it is."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise RunError(f"{path} {what}: give the folder of a run (cifarlib runs lists them)")
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+        version = json.loads((path / "manifest.json").read_bytes())["identity"]["results"]
+        if version != RESULTS:  # before the checksum, which older manifests lack
+            raise _ForeignError(
+                f"{path} was written by another version of cifarlib (number {version!a:.20} of its results, and "
+                f"this is number {RESULTS}): use that version, or {_AGAIN}"
+            )
+    manifest = _read_manifest(path)
+    if not manifest:
+        raise _ForeignError(f"{path} holds no run")
+    try:
+        identity = manifest["identity"]
+        recipe = Recipe.from_dict(identity["recipe"])
+        folder = RunFolder(
+            path.parent,
+            recipe,
+            data=identity["data"],
+            weights=recipe.weights,  # in an identity, these are their fingerprint
+            classes=tuple(identity["classes"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _ForeignError(f"{path} holds a run that this version of cifarlib cannot read ({error})") from error
+    folder.path = path  # it may have been renamed
+    return folder
+
+
+def _look(path: Path, verify: bool) -> Found:
+    size, modified = 0, 0.0
+    with contextlib.suppress(OSError):
+        modified = path.stat().st_mtime
+        for file in path.rglob("*"):
+            with contextlib.suppress(OSError):  # a training removes old checkpoints meanwhile
+                status = file.lstat()
+                size += status.st_size if file.is_file() else 0
+                modified = max(modified, status.st_mtime)
+    found = Found(path, "damaged", size=size, modified=modified)
+    try:
+        folder = _recognise(path)
+        found = replace(found, recipe=folder.recipe, data=str(folder.identity["data"]), epochs=_epochs(folder))
+        if not folder.finished():
+            return replace(found, state="training" if _held(path) else "interrupted")
+        if verify:
+            folder.verify()
+        metrics = json.loads((path / "metrics.json").read_text())
+        return replace(found, state="finished", test_accuracy=metrics.get("test_accuracy"))
+    except _ForeignError as error:
+        return replace(found, state="foreign", reason=str(error))
+    except RunError as error:
+        return replace(found, reason=str(error))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return replace(found, reason=f"{path} cannot be read ({error}): {_AGAIN}")
+
+
+def _epochs(folder: RunFolder) -> int:
+    """Return how many epochs have been trained in whole."""
+    manifest = folder.manifest()
+    if manifest["state"] == "finished":
+        return folder.recipe.epochs
+    names = [name.rpartition("/")[2] for name in manifest["files"] if name.startswith("checkpoints/")]
+    return max((int(name[:4]) for name in names), default=0)
+
+
+def _held(path: Path) -> bool:
+    """Say whether a process that is alive holds the folder, by the name that it left there; changes nothing."""
+    with contextlib.suppress(OSError):
+        lease = path / ".lease"
+        if lease.exists():
+            return time.time() - lease.stat().st_mtime < locks.LEASE_SECONDS
+        holder = re.match(r"process (\d+) on (\S+)", (path / ".lock").read_text(errors="replace"))
+        return holder is not None and holder[2] == socket.gethostname() and psutil.pid_exists(int(holder[1]))
+    return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from cifarlib import claims, data, documented, evaluation, models, progress, recipes, robustness, training
+from cifarlib import (
+    claims,
+    data,
+    documented,
+    evaluation,
+    models,
+    parallel,
+    progress,
+    recipes,
+    robustness,
+    training,
+)
 from cifarlib import runs as runs_module
 from cifarlib.recipes import Recipe
 from cifarlib.runs import Run, RunError, RunFolder
@@ -20,6 +33,7 @@ from cifarlib.text import code_span
 
 _DRIVE = Path("/content/drive")  # where Colab's own examples mount it
 _PIECE = 512  # images that are altered and predicted at a time
+_CURVES = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")  # of a history, in the results
 
 
 class Study:
@@ -79,14 +93,28 @@ class Study:
         if profile == "auto":
             found = "a CUDA device" if chosen == "full" else "no CUDA device"
             print(f"profile auto: {found} found, so this is the {chosen.upper()} profile.")
-        print(f"Device: {self._device_name()}")
+        print(f"Device: {self._device_words()}")
         if profile == "full" and self.device.type == "cpu":
             print("No CUDA device: a training of the full profile takes hours here, and says beforehand how many.")
+        if profile != "demo" and self.device.type == "cpu" and "google.colab" in sys.modules:
+            print(
+                "For CIFAR-10 with ImageNet weights choose Runtime > Change runtime type > T4 GPU, and run all "
+                f"cells again; as it is, this goes on with the {chosen} profile on the CPU."
+            )
 
-    def _device_name(self) -> str:
+    def _device_words(self) -> str:
+        """Say what trains, and in which precision: it follows from the device, and can differ between networks."""
         if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"CPU, {torch.get_num_threads()} threads"
+            memory = torch.cuda.get_device_properties(self.device).total_memory
+            found = f"{torch.cuda.get_device_name(self.device)}, {memory / 2**30:.1f} GiB"
+        else:
+            found = f"CPU, {torch.get_num_threads()} threads"
+        words = {"bf16-mixed": "bf16", "16-mixed": "fp16 with loss scaling", "32-true": "fp32"}
+        resnet, efficientnet = (
+            words[training.choose_precision(self.recipes[name], self.device)]
+            for name in ("level1", "efficientnet")
+        )
+        return f"{found}; trains in {resnet}" + (f", EfficientNet-B0 in {efficientnet}" * (efficientnet != resnet))
 
     @property
     def builtin(self) -> bool:
@@ -168,32 +196,83 @@ class Study:
             self._runs[key] = run
         return run
 
-    def check(self, *levels: str) -> None:
-        """Refuse now what the levels' trainings would refuse later: reads images and weights, trains nothing.
+    def expectations(self, *levels: str) -> str:
+        """Say what the levels' trainings take: downloads, room on disk and time. Reads and starts nothing.
+
+        It is what they take at most: whether a run is finished is known only from the images, which may have to
+        be downloaded first.
 
         Args:
-            levels: `level1` to `level4`.
+            levels: As for `check`.
+
+        Raises:
+            ValueError: an unknown level or run, or torchvision has no such weights for a model.
+        """
+        chosen = [self.recipe(name) for name in _runs_of(levels)]
+        downloads = {}
+        if not self.builtin and not data.holds_images(self.data_root):
+            downloads["CIFAR-10"] = data.CIFAR10.size / 2**20
+        for recipe in chosen:
+            size = models.download_size(recipe)
+            if size is not None:
+                downloads[f"{recipe.weights} weights of {recipe.model.removeprefix('se_')}"] = size
+        kept, at_work = 0, 0
+        stand_ins = {recipe.model.removeprefix("se_") for recipe in chosen if recipe.weights == "pretrain"}
+        pretraining = [replace(self.recipes["pretrain"], model=model) for model in sorted(stand_ins)]
+        for recipe in (*chosen, *pretraining):
+            own, working = _room(recipe)
+            kept += own * (1 if recipe.name == "pretrain" else len(self.seeds))
+            at_work = max(at_work, working)
+        items = ", ".join(f"{what} {size:.0f} MiB" for what, size in downloads.items())
+        most = (kept + at_work) / 2**30 + sum(downloads.values()) / 2**10
+        time = "minutes on two cores" if self.builtin else "not measured on any GPU yet, hours on a CPU"
+        return (
+            f"To train, unless finished: {', '.join(recipe.name for recipe in chosen)}\n"
+            f"To download, unless there: {items or 'nothing'}\n"
+            f"On disk: up to {most:.1f} GiB, of which the runs keep {kept / 2**30:.1f} GiB\n"
+            f"Time: {time}; a training that takes long says beforehand how long"
+        )
+
+    def check(self, *levels: str) -> None:
+        """Say what the levels' trainings take, and refuse now what they would refuse later; trains nothing.
+
+        It reads images and weights, and downloads them where need be.
+
+        Args:
+            levels: `level1` to `level4`, or runs as for `run`, such as the arms that a notebook trains besides.
 
         Raises:
             ValueError: images or weights that cannot be used.
             OSError: what cannot be read, downloaded or written, or a disk without room for the runs.
             MemoryError: the images do not fit into memory.
+            RunError: a run that is there is damaged.
         """
-        if not self.builtin:
+        print(self.expectations(*levels), flush=True)
+        chosen = [self.recipe(name) for name in _runs_of(levels)]
+        for recipe in chosen:  # what lies here is looked at before anything is downloaded
+            if recipe.weights not in recipes.NAMED_WEIGHTS:
+                _room(recipe, models.load_weights(recipe))
+        if self.builtin:
+            data.check_sizes(self.profile)
+        else:
             _ = self.split
-        kept, at_work = 0, 0
-        for name in dict.fromkeys(name for level in levels for name in recipes.LEVELS[level]):
-            recipe = self.recipe(name)
-            if recipe.weights != "pretrain" and self.find(name) is not None:
-                continue  # nothing to train any more, and no need to download anything for it
-            weights = None if recipe.weights == "pretrain" else models.load_weights(recipe)
-            with torch.device("meta"):  # the shapes alone
-                shapes = weights and {key: value.to("meta") for key, value in weights.items()}
-                model = models.build(recipe, 2, shapes)
-            total, trainable = models.count_parameters(model)
-            kept += 4 * total
-            at_work = max(at_work, 3 * 4 * 3 * trainable)  # three checkpoints of weights and Adam's two moments
-        runs_module.check_disk(self.run_root, kept + at_work)
+        # Of a finished run nothing is needed but that it is whole. The demo's need pretraining to be told apart.
+        missing = [
+            recipe
+            for recipe in chosen
+            if recipe.weights == "pretrain" or self._obtain(recipe.name, None, train=False) is None
+        ]
+        rooms = [_room(recipe) for recipe in missing]
+        runs_module.check_disk(
+            self.run_root, sum(kept for kept, _ in rooms) + max((at_work for _, at_work in rooms), default=0)
+        )
+        for recipe in missing:
+            if recipe.weights in ("imagenet1k_v1", "imagenet1k_v2"):
+                _room(recipe, models.load_weights(recipe))
+
+    def release_images(self) -> None:
+        """Let go of the images; the next use of `split` reads them again."""
+        self.__dict__.pop("split", None)
 
     @cached_property
     def _pretrain_images(self) -> tuple[data.ImageSet, data.ImageSet]:
@@ -229,14 +308,16 @@ class Study:
             weights=models.weights_fingerprint(with_weights),
             classes=train_images.classes,
         )
-        if folder.finished():
-            if train and test_images is not None:
-                print(f"{recipe.name}: found finished, loaded")
-            return folder.load()
         if not train:
-            return None
-        with folder.lock():
-            if folder.finished():  # another process trained it while this one waited
+            return folder.load() if folder.finished() else None
+        if parallel.agree(folder.finished()):
+            run = folder.load()
+            if test_images is not None:
+                print(f"{recipe.name}: found finished, loaded")
+            return run
+        first = parallel.rank() == 0
+        with folder.lock() if first else contextlib.nullcontext():
+            if parallel.agree(folder.finished()):  # another process trained it while this one waited
                 return folder.load()
             model = models.build(recipe, len(train_images.classes), models.load_weights(with_weights))
             engine = training.Engine(model, recipe, self.device)
@@ -248,6 +329,8 @@ class Study:
             labels = {"val": val_images.labels.cpu().numpy()}
             metrics: dict[str, Any] = {
                 "train_accuracy": fitted.train_accuracy,
+                "source": train_images.source,
+                "stored_size": train_images.images.shape[-1],
                 "multiply_adds": models.multiply_adds(model, recipe.image_size),
             }
             if test_images is not None:
@@ -256,14 +339,16 @@ class Study:
             for part in probs:
                 metrics[f"{part}_accuracy"] = evaluation.accuracy(probs[part], labels[part])
                 metrics[f"{part}_nll"] = evaluation.nll(probs[part], labels[part])
-            folder.finish(
-                weights=model.torchvision_state(),
-                history=fitted.history,
-                predictions={f"{part}_probs": p for part, p in probs.items()}
-                | {f"{part}_labels": y for part, y in labels.items()},
-                metrics=metrics | fitted.cost,
-                environment=runs_module.environment(self.device) | {"precision": engine.precision},
-            )
+            if first:
+                folder.finish(
+                    weights=model.torchvision_state(),
+                    history=fitted.history,
+                    predictions={f"{part}_probs": p for part, p in probs.items()}
+                    | {f"{part}_labels": y for part, y in labels.items()},
+                    metrics=metrics | fitted.cost,
+                    environment=runs_module.environment(self.device) | {"precision": engine.precision},
+                )
+            parallel.wait()
             return folder.load()
 
     @property
@@ -353,7 +438,8 @@ class Study:
 
         A level that has not been run is missing. Level 4 is the soft vote of its two members; its seconds are
         those of both, its memory and its stall ratio the worse of the two. Calibration is given before and after
-        one temperature fitted on the validation images, `seeds` where there are several.
+        one temperature fitted on the validation images, `seeds` where there are several. `history` has the epochs
+        of each of its runs, `recall` every class's recall with its Wilson interval.
         """
         found: dict[str, dict[str, Any]] = {}
         for level in documented.LEVELS:
@@ -377,6 +463,8 @@ class Study:
                 | {"brier": evaluation.brier(p, labels)}
                 for name, p in (("before", probs), ("after", scaled))
             }
+            entry["history"] = {run.recipe.name: run.history[list(_CURVES)].to_dict("list") for run in runs}
+            entry["recall"] = evaluation.recall_intervals(probs, labels, self.classes).to_dict("index")
             if len(self.seeds) > 1:
                 entry["seeds"] = self._seed_spread(level, labels)
             found[level] = entry
@@ -507,6 +595,24 @@ class Study:
             "classes": dict(zip(self.classes, images_of, strict=True)),
             "levels": levels,
         }
+
+
+def _runs_of(levels: Sequence[str]) -> list[str]:
+    """Return the runs that levels, or runs, need, each once."""
+    return list(dict.fromkeys(name for level in levels for name in recipes.LEVELS.get(level, (level,))))
+
+
+def _room(recipe: Recipe, weights: Mapping[str, torch.Tensor] | None = None) -> tuple[int, int]:
+    """Return how many bytes a run keeps on disk, and how many more its training needs there.
+
+    Raises:
+        ValueError: `weights` do not fit the recipe's model.
+    """
+    with torch.device("meta"):  # the shapes alone
+        shapes = weights and {key: value.to("meta") for key, value in weights.items()}
+        model = models.build(recipe, 2, shapes)
+    total, trainable = models.count_parameters(model)
+    return 4 * total, 3 * 4 * 3 * trainable  # three checkpoints of weights and Adam's two moments
 
 
 def _on_drive(*paths: str | Path) -> tuple[Path, ...]:

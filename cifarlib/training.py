@@ -13,12 +13,16 @@ import copy
 import ctypes
 import functools
 import hashlib
+import io
 import logging
 import math
+import os
+import pickle
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifarlib import data, models, progress
+from cifarlib import data, models, parallel, progress
 from cifarlib.data import ImageSet
 from cifarlib.recipes import Recipe
 from cifarlib.runs import RunFolder
@@ -50,8 +54,8 @@ class DivergedError(RuntimeError):
 
 
 def choose_device() -> torch.device:
-    """Return the first CUDA device, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """Return the first CUDA device (of several processes, each its own), else the CPU."""
+    return torch.device("cuda", parallel.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def choose_precision(recipe: Recipe, device: torch.device) -> str:
@@ -108,11 +112,17 @@ class Engine:
         self.batch_size = batch_size or _INFERENCE_BATCH[device.type]
         self.precision = choose_precision(recipe, device)
         self._dtype = _DTYPES[self.precision]
+        alone = parallel.world() == 1
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", parallel.world()))
         self.fabric = lightning_fabric.Fabric(
             accelerator=device.type,
-            devices=[device.index or 0] if device.type == "cuda" else 1,
+            strategy="auto" if alone else "ddp",
+            devices=([device.index or 0] if device.type == "cuda" else 1) if alone else local,
+            num_nodes=parallel.world() // local,
             precision=self.precision,  # type: ignore[arg-type]
         )
+        parallel.join()
+        self.fabric.launch()
         self.model = model.to(device)
         self.drifts = recipe.batchnorm == "train"  # the frozen trunk's running statistics, with every batch
         self.fold()
@@ -159,17 +169,18 @@ class Engine:
         """Run all images through the trunk once."""
         first = self.features(images[:2])
         layout = torch.channels_last if first.ndim == 4 else torch.contiguous_format
+        mine = images[parallel.share(len(images))]
         out = torch.empty(
-            (len(images), *first.shape[1:]), dtype=first.dtype, device=self.device, memory_format=layout
+            (len(mine), *first.shape[1:]), dtype=first.dtype, device=self.device, memory_format=layout
         )
 
         def compute(rows: slice) -> None:
-            out[rows] = self.features(images[rows])
+            out[rows] = self.features(mine[rows])
 
-        total = math.ceil(len(images) / self.batch_size)
-        for rows in progress.bar(self._slices(len(images)), what=what, total=total, unit="batch"):
+        total = math.ceil(len(mine) / self.batch_size)
+        for rows in progress.bar(self._slices(len(mine)), what=what, total=total, unit="batch"):
             self._within_memory(rows, compute)
-        return out
+        return parallel.together(out, len(images))
 
     def _slices(self, n: int) -> Iterator[slice]:
         """Cut `n` images into batches for inference."""
@@ -213,17 +224,19 @@ class Engine:
         tail = self.model.tail
         was_training = tail.training
         tail.eval()
+        share = parallel.share(len(images))
+        mine = images[share] if features is None else features[share]
         out: list[Tensor] = []
 
         def compute(rows: slice) -> None:
-            x = self.features(images[rows].to(self.device)) if features is None else features[rows]
+            x = self.features(mine[rows].to(self.device)) if features is None else mine[rows]
             out.append(tail(x).float())
 
         with self.fabric.autocast():
-            for rows in self._slices(len(images)):
+            for rows in self._slices(len(mine)):
                 self._within_memory(rows, compute)
         tail.train(was_training)
-        return torch.cat(out)
+        return parallel.together(torch.cat(out), len(images))
 
     def probs(self, images: Tensor) -> np.ndarray:
         """Return class probabilities [N, C] float32 of stored images."""
@@ -243,7 +256,8 @@ def same_trunk(a: Engine, b: Engine) -> bool:
 class Progress:
     """How far an epoch has come: steps taken, their losses [steps of the epoch], and how many images were right.
 
-    `seconds` is what it took, in interrupted processes too.
+    Of several processes each has its part, and a checkpoint their sum. `seconds` is what it took, in processes
+    that were interrupted too.
     """
 
     steps: int
@@ -264,6 +278,8 @@ class Trainer:
     def __init__(self, engine: Engine, train: ImageSet, features: Tensor | None = None) -> None:
         self.engine, self.recipe, self.train, self.features = engine, engine.recipe, train, features
         tail = engine.model.tail
+        if parallel.world() > 1 and engine.device.type == "cuda":
+            torch.nn.SyncBatchNorm.convert_sync_batchnorm(tail)  # in place; there is none for the CPU
         build = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.recipe.optimizer]
         optimizer = build(
             [p for p in tail.parameters() if p.requires_grad],
@@ -275,22 +291,40 @@ class Trainer:
         self.steps = len(_chunks(torch.arange(len(train)), self.recipe.batch_size))
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tail's inputs [B, ...] and the labels [B] of the images at `index`."""
+        """Return the tail's inputs [B, ...] and the labels [B] of this process's share of a batch at `index`."""
+        share = parallel.share(len(index))
+        y = self.train.labels[index[share]]
         if self.features is not None:
-            return self.features[index], self.train.labels[index]
-        x = self.engine.features(self.train.images[index], augment=self.recipe.augment, training=True)
-        return x, self.train.labels[index]
+            return self.features[index[share]], y
+        images = self.train.images[index]
+        if self.recipe.augment:  # all of them, so that what is drawn does not depend on who takes which
+            images = data.augment(images, self.recipe)
+        return self.engine.features(images[share], training=True), y
 
-    def step(self, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-        """Take one step on inputs [B, ...] and labels [B]; returns logits [B, C] and the mean loss."""
+    def step(self, x: Tensor, y: Tensor, rate: float, whole: int | None = None) -> tuple[Tensor, Tensor]:
+        """Take one step on this process's inputs [B, ...] and labels [B].
+
+        Args:
+            x: The tail's inputs.
+            y: Their labels.
+            rate: The learning rate.
+            whole: Images in the shares of all processes; by default as many in each.
+
+        Returns:
+            Logits [B, C], and this process's part of the mean loss of all.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         logits = self.tail(x)
-        loss = F.cross_entropy(logits, y)
+        processes = parallel.world()
+        if processes == 1:
+            loss = F.cross_entropy(logits, y)
+        else:  # whose gradients are averaged, and whose shares may differ by one
+            loss = F.cross_entropy(logits, y, reduction="sum") * (processes / (whole or len(y) * processes))
         self.engine.fabric.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return logits.detach(), loss.detach()
+        return logits.detach(), loss.detach() / processes
 
     def start(self) -> Progress:
         """Return the progress of an epoch that has not begun."""
@@ -324,8 +358,10 @@ class Trainer:
             step = done.steps
             torch.manual_seed(derive_seed(recipe.seed, epoch, step))
             x, y = self.batch(index)
+            if parallel.rank():  # dropout of its own
+                torch.manual_seed(derive_seed(recipe.seed, epoch, step, "process", parallel.rank()))
             rate = learning_rate(recipe, epoch * self.steps + step, recipe.epochs * self.steps)
-            logits, done.losses[step] = self.step(x, y, rate)
+            logits, done.losses[step] = self.step(x, y, rate, len(index))
             done.correct += (logits.argmax(dim=1) == y).sum()
             done.steps += 1
             if done.steps % _CHECK_EVERY == 0 or done.steps == self.steps:
@@ -334,7 +370,8 @@ class Trainer:
             if keep is not None and done.steps < self.steps:
                 keep(done)
         sizes = torch.tensor([len(index) for index in batches], device=device)
-        return ((done.losses * sizes).sum() / len(self.train)).item(), done.correct.item() / len(self.train)
+        losses, correct = parallel.total(done.losses), parallel.total(done.correct)
+        return ((losses * sizes).sum() / len(self.train)).item(), correct.item() / len(self.train)
 
 
 @dataclass(frozen=True)
@@ -461,10 +498,35 @@ def fit(
 
     Raises:
         DivergedError: the loss is not finite.
-        MemoryError: the GPU has no memory for a batch.
+        MemoryError: the GPU has no memory for a batch; the message says what to try.
         RunError: a checkpoint cannot be written or read.
     """
+    try:
+        return _fit(engine, train, val, folder, cache, checkpoint_seconds, say)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not _is_shortage(error):
+            raise
+        # What failed would stay in memory as long as the error does, in a notebook until the next one.
+        traceback.clear_frames(error.__traceback__)
+    if engine.device.type == "cuda":
+        torch.cuda.empty_cache()
+    raise _no_memory(engine.recipe, engine.device)
+
+
+def _fit(
+    engine: Engine,
+    train: ImageSet,
+    val: ImageSet,
+    folder: RunFolder | None,
+    cache: bool,
+    checkpoint_seconds: float,
+    say: Callable[[str], None],
+) -> Fitted:
     recipe, fabric, device = engine.recipe, engine.fabric, engine.device
+    if engine.drifts and parallel.world() > 1:
+        raise ValueError("batchnorm='train' is for one process: statistics of several would drift apart")
+    if parallel.rank():
+        say = _silent
     started = time.perf_counter()
     train, val = train.to(device), val.to(device)
     if device.type == "cuda":
@@ -479,26 +541,39 @@ def fit(
         engine.fold()
 
     trainer = Trainer(engine, train)
-    state: dict[str, Any] = {"tail": trainer.tail, "optimizer": trainer.optimizer, "epoch": 0, "history": []}
-    state |= vars(trainer.start())
-    state |= {"precision": engine.precision, "scaler": {}, "cached_train": None, "cached_val": None}
+    # Of a training that reads kept features the stall ratio stays None: there is no input pipeline to wait for.
+    state: dict[str, Any] = {"epoch": 0, "history": [], "stall_ratio": None, "scaler": {}, **vars(trainer.start())}
+    state |= {"precision": engine.precision, "cached_train": None, "cached_val": None}
+    parts = {"tail": engine.model.tail, "optimizer": trainer.optimizer}
     if engine.drifts:
-        state["trunk"] = engine.model.trunk
-    state["stall_ratio"] = None  # of a training that reads kept features there is no input pipeline to wait for
+        parts["trunk"] = engine.model.trunk
 
     def save(epochs: int, done: Progress) -> None:
         """Keep where the training stands after whole epochs and some steps of the next."""
         state.update({"epoch": epochs, "scaler": fabric.strategy.precision.state_dict()} | vars(done))
-        if folder is not None:
-            folder.save_checkpoint(epochs, done.steps, lambda path: fabric.save(path, state))
+        if folder is not None and parallel.rank() == 0:
+            content = io.BytesIO()
+            torch.save(state | {name: part.state_dict() for name, part in parts.items()}, content)
+            folder.save_checkpoint(epochs, done.steps, content.getvalue())
 
     def keep(done: Progress) -> None:
-        if done.seconds - state["seconds"] >= checkpoint_seconds:
+        if parallel.world() > 1 and done.steps % _CHECK_EVERY:
+            return  # to agree on the time takes as long as a small step
+        if parallel.agree(done.seconds - state["seconds"] >= checkpoint_seconds):
             _refuse_divergence(done.losses[: done.steps], recipe, state["epoch"])
-            save(state["epoch"], done)
+            losses, correct = parallel.total(done.losses), parallel.total(done.correct)
+            save(state["epoch"], replace(done, losses=losses, correct=correct))
 
     def load(path: Path) -> None:
-        fabric.load(path, state, weights_only=True)
+        kept = _read_checkpoint(path, {*state, *parts})
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(kept.pop(name))
+        except RuntimeError as error:
+            if _is_shortage(error):
+                raise
+            raise ValueError("it is of another model") from error
+        state.update(kept)
         within = f" and {state['steps']} of {trainer.steps} steps of the next" if state["steps"] else ""
         say(f"{recipe.name}: resumed after epoch {state['epoch']} of {recipe.epochs}{within}")
         if state["precision"].split(", ")[-1] == engine.precision:
@@ -518,9 +593,15 @@ def fit(
     if state["cached_train"] is None:
         possible = cache and len(engine.model.trunk) > 0 and not engine.drifts
         like = engine.features(train.images[:2]) if possible else None
-        keep_train = like is not None and not recipe.augment and engine.fits(len(train), like)
+        keep_train = parallel.agree(like is not None and not recipe.augment and engine.fits(len(train), like))
         rest = len(val) + (len(train) if keep_train else 0)
-        state |= {"cached_train": keep_train, "cached_val": like is not None and engine.fits(rest, like)}
+        keep_val = parallel.agree(like is not None and engine.fits(rest, like))
+        state |= {"cached_train": keep_train, "cached_val": keep_val}
+    elif device.type == "cuda" and state["cached_val"]:  # kept by a GPU with more memory, perhaps
+        like = engine.features(train.images[:2])
+        state["cached_train"] &= parallel.agree(engine.fits(len(train), like))
+        rest = len(val) + (len(train) if state["cached_train"] else 0)
+        state["cached_val"] = parallel.agree(engine.fits(rest, like))
 
     remaining = recipe.epochs - state["epoch"]
     if remaining * trainer.steps >= _WORTH_TIMING:
@@ -538,17 +619,18 @@ def fit(
     val_logits = torch.empty(0)
     done = Progress(**{name: state[name] for name in vars(trainer.start())})
     done.losses, done.correct = done.losses.to(device), done.correct.to(device)
+    if parallel.rank():  # the sum that a checkpoint holds counts once
+        done.losses, done.correct = torch.zeros_like(done.losses), torch.zeros_like(done.correct)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(state["epoch"], recipe.epochs):
-            try:
-                train_loss, train_accuracy = trainer.epoch(epoch, done, keep)
-            except torch.OutOfMemoryError as error:
-                raise _no_memory(recipe, device) from error
+            train_loss, train_accuracy = trainer.epoch(epoch, done, keep)
             validation_started = time.perf_counter()
             if engine.drifts:
                 engine.fold()
             val_logits = engine.logits(val.images, val_features)
             val_loss = F.cross_entropy(val_logits, val.labels).item()
+            if not math.isfinite(val_loss):  # the last step's weights, which no training loss has seen
+                raise _diverged(recipe, f"the validation loss became {val_loss} after epoch {epoch + 1}")
             val_accuracy = _accuracy(val_logits, val.labels)
             seconds = done.seconds + time.perf_counter() - validation_started
             history.append(
@@ -568,11 +650,15 @@ def fit(
                 f"train loss {train_loss:.4f} accuracy {100 * train_accuracy:.2f} %, "
                 f"val loss {val_loss:.4f} accuracy {100 * val_accuracy:.2f} % ({seconds:.1f} s)"
             )
+            # After the last epoch there is less to do than this long, mostly.
+            worth_keeping = epoch + 1 < recipe.epochs or done.seconds >= checkpoint_seconds
             done = trainer.start()
-            if epoch + 1 < recipe.epochs:
+            if worth_keeping:
                 save(epoch + 1, done)
 
     engine.model.eval()
+    if not len(val_logits):  # interrupted after the last epoch
+        val_logits = engine.logits(val.images, val_features)
     train_accuracy = _accuracy(engine.logits(train.images, trainer.features), train.labels)
     frame = pd.DataFrame(history)
     total, trainable = models.count_parameters(engine.model)
@@ -607,9 +693,9 @@ def _forecast(pace: Pace, recipe: Recipe, n: int, n_val: int, epochs: int, state
 
 
 def _chunks(index: Tensor, size: int) -> list[Tensor]:
-    """Split an order of images into batches; a single one left over, too few for BatchNorm, joins the last."""
+    """Split an order of images into batches; too few for BatchNorm, or for all processes, join the last."""
     chunks = list(index.split(size))
-    if len(chunks) > 1 and len(chunks[-1]) == 1:
+    if len(chunks) > 1 and len(chunks[-1]) < max(2, parallel.world()):
         chunks[-2:] = [torch.cat(chunks[-2:])]
     return chunks
 
@@ -629,19 +715,52 @@ def _refuse_divergence(losses: Tensor, recipe: Recipe, epoch: int) -> None:
     if bool(finite.all()):
         return
     step = int(finite.int().argmin())
-    raise DivergedError(
-        f"{recipe.name}: the loss became {losses[step].item()} at epoch {epoch + 1}, step {step + 1}. Try a lower "
-        f"learning_rate (it is {recipe.learning_rate:g}; a third of it is a start)"
-        + ("" if recipe.precision == "32-true" else ", or precision='32-true'")
+    raise _diverged(recipe, f"the loss became {losses[step].item()} at epoch {epoch + 1}, step {step + 1}")
+
+
+def _diverged(recipe: Recipe, what: str) -> DivergedError:
+    return DivergedError(
+        f"{recipe.name}: {what}. Try a lower learning_rate (it is {recipe.learning_rate:g}; a third of it is a "
+        "start)" + ("" if recipe.precision == "32-true" else ", or precision='32-true'")
     )
+
+
+def _read_checkpoint(path: Path, names: set[str]) -> dict[str, Any]:
+    """Read a checkpoint to the CPU, tensors and plain values alone; ValueError where it is none."""
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+    ) as error:
+        raise ValueError("torch cannot read it") from error
+    if not isinstance(kept, dict) or kept.keys() != names:
+        raise ValueError("it holds something else")
+    return kept
+
+
+def _is_shortage(error: RuntimeError) -> bool:
+    """Say whether an error means that the GPU's memory does not suffice; CUDA's libraries have their own words."""
+    words = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def _silent(line: str) -> None:
+    """Say nothing: the first process does."""
 
 
 def _no_memory(recipe: Recipe, device: torch.device) -> MemoryError:
     free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else (0, 0)
+    smaller = f"batch_size={recipe.batch_size // 2}, or a smaller image_size"
     return MemoryError(
         f"{recipe.name}: the GPU has no memory to train on {recipe.batch_size} images of {recipe.image_size} px "
         f"at once ({free / 2**30:.1f} of {total / 2**30:.1f} GiB are free; other processes may hold the rest). "
-        f"Try batch_size={max(2, recipe.batch_size // 2)}, or a smaller image_size"
+        f"Try {smaller if recipe.batch_size > 3 else 'a smaller image_size'}"
     )
 
 

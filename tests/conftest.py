@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: the cores are shared out already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVE = "cifar10-jpeg.tar.xz"
 IMAGES_PER_CLASS = {"train": 40, "test": 10}
@@ -15,6 +17,33 @@ IMAGES_PER_CLASS = {"train": 40, "test": 10}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-faults", action="store_true", help="all of the fault suite, not its quick part")
+    parser.addoption("--colab", action="store_true", help="also the tests beside Colab's versions: minutes, GBs")
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Return `tally(subject, **counts)`, which adds to the counts of faults that are printed after the tests."""
+
+    def add(subject: str, **counts: int) -> None:
+        # A test's properties reach the process that prints, where several share the tests.
+        request.node.user_properties.append(("faults", {"subject": subject, "counts": counts}))
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the counts of faults, one line a subject."""
+    found: dict[str, Counter[str]] = {}
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            if name == "faults":
+                found.setdefault(value["subject"], Counter()).update(value["counts"])
+    if found:
+        terminalreporter.section("faults")
+        width = max(map(len, found))
+        for subject, counts in sorted(found.items()):
+            words = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items() if count)
+            terminalreporter.write_line(f"{subject:{width}}  {words}")
 
 
 @pytest.fixture(scope="session", autouse=True)

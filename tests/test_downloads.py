@@ -138,7 +138,11 @@ FAULTS = {
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_mirror_at_fault_is_named_and_the_next_one_asked(
-    name: str, mirrors: Mirrors, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    mirrors: Mirrors,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    tally: Callable[..., None],
 ) -> None:
     fault = FAULTS[name]
     url, folder = fault.serve(mirrors), tmp_path / "new" / "folder"
@@ -163,6 +167,7 @@ def test_a_mirror_at_fault_is_named_and_the_next_one_asked(
     assert files(folder) == {NAME: BODY}
     said = capsys.readouterr().err
     assert f"{url}: " in said and "Trying the next mirror." in said
+    tally("downloads", faults_named_and_the_next_mirror_asked=1)
     assert re.search(r"file\.bin: came in .* s, with the right md5\.\n$", said)
 
 

@@ -22,12 +22,13 @@ LIBRARY = {
     "recipes": set(),
     "documented": set(),
     "synthetic": set(),
-    "locks": set(),
+    "locks": {"text"},
+    "parallel": set(),
     "downloads": {"locks", "progress"},
     "data": {"recipes", "synthetic", "text", "downloads", "progress"},
     "models": {"recipes", "_torchvision", "downloads"},
     "runs": {"recipes", "locks"},
-    "training": {"data", "models", "runs", "recipes", "progress"},
+    "training": {"data", "models", "parallel", "runs", "recipes", "progress"},
     "robustness": {"recipes", "_torchvision"},
     "evaluation": set(),
     "explain": {"evaluation", "_torchvision", "progress"},
@@ -39,7 +40,10 @@ LIBRARY = {
 ALLOWED: dict[str, set[str]] = LIBRARY | {
     "study": set(LIBRARY),
     "reports": {*LIBRARY, "study", "__init__"},
-    "__main__": {*LIBRARY, "study", "reports", "__init__"},
+    "predicting": {"recipes", "data", "models", "training", "runs", "evaluation", "explain", "plotting", "text"},
+    "exporting": {"recipes", "data", "models", "runs", "evaluation", "predicting", "text"},
+    "doctor": {"recipes", "data", "models", "training", "runs", "progress"},
+    "__main__": {*LIBRARY, "study", "reports", "predicting", "exporting", "doctor", "__init__"},
     "__init__": {"recipes", "study"},
 }
 STDLIB_ONLY = {"recipes", "documented", "text"}

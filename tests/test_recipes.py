@@ -535,5 +535,8 @@ def test_a_value_of_another_type_is_named() -> None:
         recipes.expect(bool, ablation="false")
     with pytest.raises(ValueError, match="convnext=1 is an integer"):
         recipes.expect(bool, second_seed=True, convnext=1)
+    recipes.expect(int, least=0, road_images=0)
+    with pytest.raises(ValueError, match="shift_images=0 is too small: give at least 1"):
+        recipes.expect(int, least=1, shift_images=0)
     with pytest.raises(ValueError, match=r"cam_images=12\.5 is a number: give an integer"):
         recipes.expect(int, cam_images=12.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from cifarlib import Study, data, evaluation, models, recipes, robustness, training
+from cifarlib import study as study_module
 from cifarlib.runs import RunError
 
 # The whole study in seconds: few small images, one epoch, no pretraining.
@@ -203,17 +205,82 @@ def test_check_refuses_before_anything_is_trained(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_trainings_take_is_said_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = Study("full", run_root=tmp_path / "runs", data_root=tmp_path / "data")
+    assert "CIFAR-10 163 MiB, imagenet1k_v1 weights of resnet50 98 MiB\n" in full.expectations("level3")
+    assert "imagenet1k_v1 weights of efficientnet_b0 20 MiB" in full.expectations("level4")
+    assert "To train, unless finished: level1, level1_batchnorm\n" in full.expectations(
+        "level1", "level1_batchnorm"
+    )
+    with pytest.raises(ValueError, match="unknown run 'level5'"):
+        full.expectations("level5")
+    assert list(tmp_path.iterdir()) == []
+
+    here = study(tmp_path / "runs")
+    assert "To download, unless there: nothing\n" in here.expectations("level1", "level4")
+    own, _ = study_module._room(here.recipe("level1"))
+    weights = (here.run("level1").path / "model.safetensors").stat().st_size
+    assert own == pytest.approx(weights, rel=0.01)  # buffers, and a header
+    kept = {
+        seeds: float(re.findall(r"keep ([\d.]+) GiB", study(tmp_path, seeds=seeds).expectations("level2"))[0])
+        for seeds in (1, 20)
+    }
+    assert kept[1] == pytest.approx(own / 2**30, abs=0.05)
+    assert kept[20] == pytest.approx(20 * own / 2**30, abs=0.05)
+
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.png").write_bytes(b"no image")
+    own_images = Study("full", data_root=tmp_path / "photos", overrides=SMALL)
+    capsys.readouterr()
+    with pytest.raises(ValueError, match="two or more classes"):
+        own_images.check("level1")
+    assert "To download, unless there: nothing\n" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_in_colab_without_a_gpu_it_says_how_to_get_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Study("auto")
+    assert "Runtime" not in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    Study("auto")
+    assert "Change runtime type > T4 GPU" in capsys.readouterr().out
+    Study("demo")  # was asked for
+    assert "Runtime" not in capsys.readouterr().out
+
+
+def test_the_device_is_named_with_the_precision_that_follows(capsys: pytest.CaptureFixture[str]) -> None:
+    Study("demo", overrides={"precision": "32-true"})
+    assert re.fullmatch(r"Device: .+; trains in fp32\n", capsys.readouterr().out)
+    Study("demo", overrides={"precision": "bf16-mixed", "efficientnet.precision": "32-true"})
+    assert capsys.readouterr().out.endswith("; trains in bf16, EfficientNet-B0 in fp32\n")
+
+
 def test_a_finished_run_needs_no_weights_to_be_checked(tmp_path: Path) -> None:
-    torch.save(models.build(recipes.LEVEL1, 2).torchvision_state(), tmp_path / "resnet.pth")
-    weights = str(tmp_path / "resnet.pth")
-    study(tmp_path, weights=weights).run("level1")
-    loaded: list[str] = []
+    """None is downloaded for it, even where torchvision's are meant; that it is whole is looked at."""
+    asked: list[str] = []
+    weights = {"weights": "imagenet1k_v1"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_weights", lambda recipe: loaded.append(recipe.name))
-        study(tmp_path, weights=weights).check("level1")
-        assert loaded == []
-        study(tmp_path, weights=weights, epochs=2).check("level1")
-        assert loaded == ["level1"]
+        patch.setattr(models, "load_weights", lambda recipe: asked.append(recipe.name))  # as if there were none
+        run = study(tmp_path, **weights).run("level1")
+        asked.clear()
+        study(tmp_path, **weights).check("level1")
+        assert asked == []
+        study(tmp_path, **weights, epochs=2).check("level1")
+        assert asked == ["level1"]
+        (run.path / "history.csv").write_text("damaged")
+        with pytest.raises(RunError, match=r"history\.csv is missing or damaged"):
+            study(tmp_path, **weights).check("level1")
+
+
+def test_check_counts_built_in_images_before_they_are_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="train_size=None"):
+        study(tmp_path, train_size=None).check("level1")
+    with pytest.raises(MemoryError, match="lower train_size=1000000000000"):
+        study(tmp_path, train_size=10**12).check("level1")
 
 
 def test_a_damaged_run_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -278,6 +345,28 @@ def test_calibration_in_the_results_is_fitted_on_validation(tmp_path: Path) -> N
     labels = run.predictions["test_labels"]
     assert found["before"]["ece"] == evaluation.ece(test, labels)
     assert found["after"]["nll"] == evaluation.nll(evaluation.apply_temperature(test, t), labels)
+
+
+def test_results_hold_the_curves_of_every_run_and_the_recall_of_every_class(tmp_path: Path) -> None:
+    here = study(tmp_path, epochs=2)
+    runs = {name: here.run(name) for name in ("level3", "efficientnet")}
+    results = here.results()
+    assert {level: list(values["history"]) for level, values in results.items()} == {
+        "level3": ["level3"],
+        "level4": ["level3", "efficientnet"],
+    }
+    for name, run in runs.items():
+        history = results["level4"]["history"][name]
+        assert history["epoch"] == [1, 2]
+        assert history["val_accuracy"] == run.history["val_accuracy"].tolist()
+    labels = here.split.test.labels.numpy()
+    recall = results["level3"]["recall"]
+    assert tuple(recall) == here.classes
+    right = runs["level3"].predictions["test_probs"].argmax(1) == labels
+    for label, name in enumerate(here.classes):
+        found = recall[name]
+        assert found["recall"] == right[labels == label].mean() and found["support"] == 3
+        assert found["low"] <= found["recall"] <= found["high"]
 
 
 def test_robustness_asks_runs_about_altered_images(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -245,6 +245,25 @@ def test_divergence_is_stopped_and_named(images: tuple[ImageSet, ImageSet]) -> N
         train(recipe, images)
 
 
+def test_weights_that_the_last_step_ruined_are_named(images: tuple[ImageSet, ImageSet]) -> None:
+    """No training loss has seen them: only the validation loss does."""
+    recipe = replace(LEVEL1, epochs=1)
+    engine = training.Engine(models.build(recipe, 10), recipe, CPU)
+
+    class Ruined(training.Trainer):
+        def epoch(self, *args: Any, **kwargs: Any) -> tuple[float, float]:
+            found = super().epoch(*args, **kwargs)
+            torch.nn.init.constant_(engine.model.tail[-1].weight, float("nan"))
+            return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Trainer", Ruined)
+        with pytest.raises(
+            training.DivergedError, match=r"validation loss became nan after epoch 1.*lower learning"
+        ):
+            training.fit(engine, *images, say=lambda line: None)
+
+
 def test_precision_follows_the_hardware_and_the_model() -> None:
     assert training.choose_precision(replace(LEVEL1, precision="bf16-mixed"), CPU) == "bf16-mixed"
     with pytest.raises(ValueError, match="needs a GPU"):
@@ -347,8 +366,8 @@ class Stopped(RunFolder):
         super().__init__(*args, **kwargs)
         self.at = at
 
-    def save_checkpoint(self, epochs: int, steps: int, save: Callable[[Path], None]) -> None:
-        super().save_checkpoint(epochs, steps, save)
+    def save_checkpoint(self, epochs: int, steps: int, content: bytes) -> None:
+        super().save_checkpoint(epochs, steps, content)
         if (epochs, steps) == self.at:
             raise KeyboardInterrupt
 
@@ -358,7 +377,9 @@ class Stopped(RunFolder):
     [
         ((0, 1), {}),
         ((1, 2), {}),
+        ((2, 0), {}),
         ((1, 1), {"augment": False}),
+        ((2, 0), {"augment": False}),
         ((1, 2), {"augment": False, "batchnorm": "train", "trainable": "head"}),
         ((0, 2), {"precision": "bf16-mixed"}),
     ],
@@ -380,10 +401,12 @@ def test_resumed_within_an_epoch_equals_uninterrupted(
         fit(Stopped(tmp_path, recipe, at=at, **about), [])
     lines: list[str] = []
     resumed, model = fit(RunFolder(tmp_path, recipe, **about), lines)
-    assert lines[0] == f"level2: resumed after epoch {at[0]} of 2 and {at[1]} of 3 steps of the next"
+    within = f" and {at[1]} of 3 steps of the next" if at[1] else ""
+    assert lines[0] == f"level2: resumed after epoch {at[0]} of 2{within}"
     columns = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
     assert resumed.history[columns].equals(expected.history[columns])
     assert resumed.train_accuracy == expected.train_accuracy
+    np.testing.assert_array_equal(resumed.val_probs, expected.val_probs)
     assert_same_state(model, whole)
 
 
@@ -425,10 +448,12 @@ def test_inference_takes_smaller_batches_where_memory_is_short(images: tuple[Ima
         engine.logits(images[0].images)
 
 
+@pytest.mark.parametrize("epochs", [2, 30], ids=["at once", "while it is timed"])
 def test_a_training_batch_without_memory_names_the_size_to_try(
-    images: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+    images: tuple[ImageSet, ImageSet], epochs: int
 ) -> None:
-    engine = training.Engine(models.build(LEVEL2, 10), LEVEL2, CPU)
+    recipe = replace(LEVEL2, epochs=epochs)
+    engine = training.Engine(models.build(recipe, 10), recipe, CPU)
     engine._trunk = Hungry(engine._trunk, LEVEL2.batch_size - 1)
     with pytest.raises(MemoryError, match=r"level2: .* no memory to train on 16 .* Try batch_size=8"):
         training.fit(engine, *images, cache=False, say=lambda line: None)

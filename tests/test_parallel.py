@@ -1,0 +1,151 @@
+"""Several processes on one training give what one gives: two real ones, over gloo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cifarlib import parallel
+
+# A study of two trainings whose BatchNorm stays in eval mode, since each process would take the statistics of its
+# own share; 45 images in batches of 16 leave 13 over, of which the processes take 6 and 7.
+SCRIPT = """
+    import os, sys
+    import torch
+    torch.set_num_threads(1)
+    from cifarlib import Study, models, parallel, training
+
+    init = training.Trainer.__init__
+    def without_statistics(self, engine, train, features=None):
+        init(self, engine, train, features)
+        for norm in models.batchnorms(self.tail):
+            norm.eval()
+            norm.train = lambda mode=True: None
+    training.Trainer.__init__ = without_statistics
+
+    small = {"weights": "none", "image_size": 32, "train_size": 45, "val_size": 21, "test_size": 31, "epochs": 2}
+    small |= {"batch_size": 16, "precision": "32-true", "level2.learning_rate": 1e-5}
+    study = Study("demo", run_root=sys.argv[1], overrides=small, checkpoint_seconds=0)
+    for name in sys.argv[2:]:
+        run = study.run(name)
+    print("process", parallel.rank(), "of", parallel.world(), flush=True)
+"""
+
+
+def train(root: Path, *names: str, processes: int) -> str:
+    script = root / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    command = [sys.executable, str(script), str(root), *names]
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, *torchrun, *command[1:]]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def runs(root: Path) -> dict[str, Path]:
+    return {path.name.partition("-")[0]: path for path in root.iterdir() if path.is_dir()}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    train(one, "level1", "level2", processes=1)
+    return one, two, train(two, "level1", "level2", processes=2)
+
+
+@pytest.mark.parametrize("name", ["level1", "level2"])
+def test_two_processes_give_what_one_gives(both: tuple[Path, Path, str], name: str) -> None:
+    one, two, _ = both
+    a, b = runs(one)[name], runs(two)[name]
+    assert a.name == b.name  # one run, however it was trained
+    with np.load(a / "predictions.npz") as expected, np.load(b / "predictions.npz") as found:
+        for key in expected.files:
+            np.testing.assert_allclose(found[key], expected[key], rtol=2e-3, atol=2e-5, err_msg=key)
+    histories = [pd.read_csv(path / "history.csv") for path in (a, b)]
+    for column in ("train_loss", "val_loss", "train_accuracy", "val_accuracy"):
+        np.testing.assert_allclose(histories[1][column], histories[0][column], rtol=1e-4, err_msg=column)
+    assert sorted(path.name for path in b.iterdir()) == sorted(path.name for path in a.iterdir())
+
+
+def test_the_first_process_alone_speaks_and_all_finish(both: tuple[Path, Path, str]) -> None:
+    printed = both[2]
+    assert printed.count("level2 epoch  2/2") == 1
+    assert sorted(line for line in printed.splitlines() if line.startswith("process")) == [
+        "process 0 of 2",
+        "process 1 of 2",
+    ]
+
+
+def test_what_one_process_began_two_can_finish(tmp_path: Path, both: tuple[Path, Path, str]) -> None:
+    """And the checkpoint within an epoch, which holds the sum of the processes' parts, counts once."""
+    from cifarlib import Study
+    from cifarlib.runs import RunFolder
+
+    class Stop(RunFolder):
+        def save_checkpoint(self, epochs: int, steps: int, content: bytes) -> None:
+            super().save_checkpoint(epochs, steps, content)
+            if (epochs, steps) == (1, 1):
+                raise KeyboardInterrupt
+
+    settings = {
+        "weights": "none",
+        "image_size": 32,
+        "train_size": 45,
+        "val_size": 21,
+        "test_size": 31,
+        "epochs": 2,
+    }
+    settings |= {"batch_size": 16, "precision": "32-true", "level2.learning_rate": 1e-5}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cifarlib.study.RunFolder", Stop)
+        with pytest.raises(KeyboardInterrupt):
+            Study("demo", run_root=tmp_path, overrides=settings, checkpoint_seconds=0).run("level1")
+    printed = train(tmp_path, "level1", processes=2)
+    assert "level1: resumed after epoch 1 of 2 and 1 of 3 steps of the next" in printed
+    expected, found = (pd.read_csv(runs(root)["level1"] / "history.csv") for root in (both[0], tmp_path))
+    for column in ("train_loss", "val_loss", "train_accuracy", "val_accuracy"):
+        np.testing.assert_allclose(found[column], expected[column], rtol=1e-4, err_msg=column)
+
+
+def test_the_command_line_starts_them(tmp_path: Path) -> None:
+    small = ["weights=none", "image_size=32", "train_size=40", "val_size=20", "test_size=30", "epochs=1"]
+    command = [sys.executable, "-m", "cifarlib", "train", "1", "--devices", "2", "--profile", "demo"]
+    command += ["--run-root", str(tmp_path), *(f"--set={setting}" for setting in small)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Training in 2 processes" in done.stdout
+    assert done.stdout.count("level1: test accuracy") == 1
+    assert len(runs(tmp_path)) == 1
+
+
+def test_shares_are_all_of_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for world in (1, 2, 3, 7):
+        monkeypatch.setenv("WORLD_SIZE", str(world))
+        for n in (7, 8, 64, 65):
+            taken: list[int] = []
+            for rank in range(world):
+                monkeypatch.setenv("RANK", str(rank))
+                taken += range(n)[parallel.share(n)]
+            assert taken == list(range(n))
+    with pytest.raises(ValueError, match="6 images are too few to be shared by 7 processes"):
+        parallel.share(6)
+
+
+def test_alone_nothing_is_asked_of_anyone() -> None:
+    part = torch.arange(6.0).reshape(3, 2)
+    assert parallel.together(part, 3) is part and parallel.total(part) is part
+    assert parallel.agree(True) is True
+    parallel.wait()
+    assert not torch.distributed.is_initialized()
