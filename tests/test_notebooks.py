@@ -133,6 +133,41 @@ class TestForm:
         assert set(re.findall(r"github\.com/([\w-]+/[\w-]+)", everything)) == {slug}
 
 
+def test_badges_are_stamped_with_another_address_and_back(tmp_path: Path) -> None:
+    """`make badges`: every badge and set-up cell, README's too; another repository's address stays."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=lambda *_: ["runs", "data"])
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "badges.py", tmp_path / "tools")
+
+    def stamp(repository: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(tmp_path / "tools" / "badges.py"), repository]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def texts() -> dict[str, str]:
+        files = [tmp_path / "README.md", tmp_path / "pyproject.toml", *(tmp_path / "notebooks").glob("*.ipynb")]
+        return {path.name: path.read_text(encoding="utf-8") for path in files}
+
+    own = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    own = own.removeprefix("https://github.com/")
+    before = texts()
+    assert all(f"/github/{own}/blob/main/notebooks/{name}.ipynb" in before["README.md"] for name in NAMES)
+    for name in ("cifarlib", "a/b/c", "https://github.com/a/b", "a/b.git", 'a/"; import os', ""):
+        done = stamp(name)
+        assert done.returncode == 1 and "is no owner/name" in done.stderr, name
+    assert texts() == before
+    done = stamp(f"{own}-2")  # begins as the former name does
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(before) + 1 and "make demo" in done.stdout
+    for name, text in texts().items():
+        assert text != before[name] and text.replace(f"{own}-2", own) == before[name], name
+        assert not re.search(rf"{own}(?!-2)", text), name
+    assert "CIFAR-10.1](https://github.com/modestyachts/CIFAR-10.1)" in texts()["README.md"]
+    assert stamp(f"{own}-2").stdout == "nothing to change\n"
+    assert stamp(own).returncode == 0 and texts() == before
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All four levels through the command line and papermill, on the smoke setting."""
