@@ -677,6 +677,39 @@ def curves(history: pd.DataFrame, documented: DocumentedCurves | None = None, ti
 
 
 @_styled
+def validation(histories: Mapping[str, pd.DataFrame], *, width: float = _WIDTH) -> Figure:
+    """Draw the validation accuracy of several trainings over their epochs, each named at its line's end.
+
+    Args:
+        histories: Name and history of each training, a row an epoch; columns epoch and val_accuracy (a fraction).
+        width: The figure's width in inches.
+    """
+    if not histories:
+        raise ValueError("histories is empty: give at least one training")
+    for name, history in histories.items():
+        _columns(history, f"the history of {name!r}", ["epoch", "val_accuracy"])
+    figure = Figure(figsize=(width, 3.3), layout="constrained")
+    ax = figure.subplots()
+    ends, said = [], []
+    for (name, history), colour in zip(histories.items(), _colours(histories), strict=True):
+        x, y = history["epoch"].to_numpy(), history["val_accuracy"].to_numpy()
+        ax.plot(x, y, color=colour, marker="o" if len(x) <= 20 else None)
+        ends.append((x[-1], y[-1], f"{_short(name)} {_percent(y[-1])}", colour))
+        said.append(f"{name} from {_percent(y[0])} to {_percent(y[-1])} in {len(x)} epoch{'s' * (len(x) > 1)}")
+    every = np.concatenate([line.get_xydata() for line in ax.lines])
+    first, last = every[:, 0].min(), every[:, 0].max()
+    pad = max((last - first) * 0.03, 0.1)
+    ax.set_xlim(first - pad, last + pad)
+    ax.set_ylim(_accuracy_limits(every[:, 1]))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _percent_axis(ax.yaxis)
+    ax.set(xlabel="epoch", ylabel="validation accuracy")
+    _end_labels(ax, ends)
+    figure.set_label(f"Validation accuracy over the epochs: {'; '.join(said)}.")
+    return figure
+
+
+@_styled
 def ablation(
     cells: Mapping[tuple[bool, bool], tuple[float, float, float]],
     extra: tuple[str, float] | None = None,
@@ -1000,7 +1033,9 @@ def _accuracy_rows(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 @_styled
-def forest(rows: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]]) -> Figure:
+def forest(
+    rows: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]], *, width: float = _WIDTH
+) -> Figure:
     """Draw which differences between models are real: accuracies above, their paired differences below.
 
     A difference is filled where its p-value, of the exact McNemar test with Holm's correction over all pairs, is
@@ -1010,6 +1045,7 @@ def forest(rows: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str,
         rows: As `accuracies` takes them.
         comparisons: Each a row of `evaluation.compare`: model, over (names), difference, low, high (fractions;
             the 95 % interval), images (net gain) and p_holm. May be empty where there is one model.
+        width: The figure's width in inches.
     """
     needed = ("model", "over", "difference", "low", "high", "images", "p_holm")
     for row in comparisons:
@@ -1023,13 +1059,15 @@ def forest(rows: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str,
     height = 0.42 if any("\n" in name for name in names) else 0.34
     heights = [0.52 * len(rows)] + ([height * len(names)] if names else [])
     apart = ConstrainedLayoutEngine(h_pad=0.09)
-    figure = Figure(figsize=(_WIDTH, sum(heights) + 1.2 * len(heights)), layout=apart)
+    figure = Figure(figsize=(width, sum(heights) + 1.2 * len(heights)), layout=apart)
     axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     alt = _accuracy_rows(axes[0], rows)
     axes[0].set_title("Accuracy")
-    _percent_axis(axes[0].xaxis, 4)
+    _percent_axis(axes[0].xaxis, 4 if width >= _WIDTH else 2)
     if names:
         alt += " " + _comparison_rows(axes[1], names, comparisons)
+        if width < _WIDTH:
+            axes[1].xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     figure.set_label(alt)
     return figure
 
@@ -1215,12 +1253,13 @@ def _overlap(a: Bbox, b: Bbox) -> float:
 
 
 @_styled
-def cost(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def cost(rows: Sequence[Mapping[str, Any]], *, width: float = _WIDTH) -> Figure:
     """Draw accuracy against what it costs.
 
     Args:
         rows: Each with name, accuracy (a fraction) and the cost: all have seconds, or all have
             parameters (the trained ones).
+        width: The figure's width in inches.
     """
     kind = next((k for k in ("seconds", "parameters") if rows and all(k in row for row in rows)), None)
     if kind is None or not all({"name", "accuracy"} <= set(row) for row in rows):
@@ -1228,7 +1267,7 @@ def cost(rows: Sequence[Mapping[str, Any]]) -> Figure:
             "rows need name, accuracy and either seconds or parameters, the same for all: "
             f"{[', '.join(row) for row in rows]}"
         )
-    figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained")
+    figure = Figure(figsize=(width, 3.6), layout="constrained")
     ax = figure.subplots()
     x, y = [float(row[kind]) for row in rows], [float(row["accuracy"]) for row in rows]
     colours = [_colour(row["name"], _CYCLE[i % len(_CYCLE)]) for i, row in enumerate(rows)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import base64
 import hashlib
+import io
 import json
 import math
 import os
@@ -33,6 +34,7 @@ from cifarlib.text import code_span
 if TYPE_CHECKING:
     import bs4
     import nbformat
+    from matplotlib.figure import Figure
 
     from cifarlib.study import Study
 
@@ -168,7 +170,9 @@ def plan(
     request = replace(request, pages=_earlier_pages(request))
     runs.check_disk(folder, _REPORT_BYTES)
     study.check(*chosen_levels)
-    study.__dict__.pop("split", None)  # the kernels read the images themselves, and need the memory
+    if given.get("second_test"):
+        study.load_test(given["second_test"])
+    study.release_images()  # the kernels read them themselves, and need the memory
     return request
 
 
@@ -247,6 +251,8 @@ def _check_type(name: str, value: Any, parameter: Mapping[str, Any]) -> None:
     if kind not in _TYPES:  # not annotated: the default says it
         kind = type(ast.literal_eval(parameter["default"])).__name__
     allowed = _TYPES.get(kind)
+    if kind == "int" and type(value) is int and value < 0:
+        raise ValueError(f"parameter {name}={value} counts something: give 0 or more")
     if allowed is not None and type(value) not in allowed:
         raise ValueError(
             f"parameter {name}={value!r} is {type(value).__name__}, and the notebook declares {kind} "
@@ -512,7 +518,7 @@ def collect(study: Study) -> dict[str, Any]:
         "classes": list(split.classes),
     }
     comparable = study.documented_setting
-    study.__dict__.pop("split", None)  # the next level's kernel needs the memory that the images take here
+    study.release_images()  # the next level's kernel needs the memory that they take here
     return {
         "data": data,
         "environment": environment,
@@ -686,8 +692,15 @@ def _content(notebook: nbformat.NotebookNode, results: Mapping[str, Any]) -> bs4
         # One h1, the first; below it no level is skipped.
         depth = 1 if depth == 0 else max(2, min(int(heading.name[1]), depth + 1))
         heading.name = f"h{depth}"
-    for table in soup.find_all("table"):
-        _tidy_table(soup, table)
+    title = ""
+    for element in soup.find_all(re.compile("^(h[1-6]|table)$")):
+        if element.name == "table":
+            _tidy_table(soup, element, title)
+        else:
+            title = element.get_text(" ", strip=True)
+    for image in soup.find_all("img"):
+        if _is_drawing(str(image["src"])):
+            image["class"] = "drawing"
     pages = {page["notebook"]: page["page"] for page in results["pages"].values()}
     for link in soup.find_all("a", href=re.compile(r"\.ipynb$")):
         target = str(link["href"])
@@ -725,35 +738,80 @@ def _markdown(text: str) -> Any:
     return _markup(_safe(markdown2html(text)))
 
 
+def _is_drawing(source: str) -> bool:
+    """Whether an embedded picture is lines and text on white: a dark page shows those light on dark.
+
+    Photographs and heat maps, whose shades mean something, have far less white, and stay as they are.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as picture:
+            grey = picture.convert("L")
+    except (OSError, SyntaxError, ValueError):  # what another's notebook holds need not be a picture
+        return False
+    return sum(grey.histogram()[250:]) > 0.85 * grey.width * grey.height
+
+
 # A number, or several such as an interval, each perhaps with a sign and a unit. Digits are taken whole (*+), or a
 # class named with thirty of them and a letter would be split in a billion ways.
-_ONE = r"[-+<>~\u2212\u00b1]?\d[\d,.]*+(e[+-]?\d+)?( ?(%|s|ms|min|h|px|MB|GB|GiB|pp|points?))?"
+_ONE = r"(< )?[-+<>~\u2212\u00b1]?\d[\d,.]*+(e[+-]?\d+)?( ?(%|s|ms|min|h|px|MB|GB|GiB|pp|points?|images/s))?"
 _NUMBER = re.compile(rf"[(\[]?{_ONE}(,? ?(to|\u2013|[-/(\[\u00b1])? ?{_ONE}[)\]]?)*[)\]]?")
+_LONG = 40  # characters; a cell of more is text, which wraps
+_SHORT = 18  # characters; a row's name of fewer is not broken
+_ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tr": "row", "td": "cell"}
 
 
-def _tidy_table(soup: bs4.BeautifulSoup, table: bs4.Tag) -> None:
-    """Give a table scopes, right-aligned numbers and a frame of its own to scroll in."""
+def _tidy_table(soup: bs4.BeautifulSoup, table: bs4.Tag, title: str) -> None:
+    """Give a table scopes, columns of numbers aligned right, and a frame of its own to scroll in.
+
+    Where several columns are of long texts, a phone shows a row as a block, with the headings before its cells.
+    """
+    from cifarlib.claims import VERDICTS
+
     table.attrs.pop("border", None)
     heads = table.thead.find_all("tr") if table.thead else []
-    rows = [row for row in table.find_all("tr") if row not in heads]
-    for row in [*heads, *rows]:
+    body = [row for row in table.find_all("tr") if row not in heads]
+    for row in [*heads, *body]:
         for cell in row.find_all(["td", "th"]):
-            text = cell.get_text(" ", strip=True)
-            if cell.name == "th" and not text:
+            if cell.name == "th" and not cell.get_text(strip=True):
                 cell.name = "td"  # a corner, heading nothing
             elif cell.name == "th":
                 cell["scope"] = "col" if row in heads else "row"
-            elif _NUMBER.fullmatch(text):
+                if row in body and len(cell.get_text(strip=True)) <= _SHORT:
+                    cell["class"] = "short"
+    headings = [row.find_all(["td", "th"]) for row in heads]
+    cells = [row.find_all(["td", "th"]) for row in body]
+    texts = 0
+    # From the right: cells that span rows shift the left of a row.
+    for back in range(1, max(map(len, cells), default=0) + 1):
+        column = [row[-back] for row in cells if len(row) >= back and row[-back].name == "td"]
+        written = [text for cell in column if (text := cell.get_text(" ", strip=True)) not in ("", "\u2014")]
+        above = [row[-back] for row in headings if len(row) >= back]
+        if written and all(map(_NUMBER.fullmatch, written)):
+            for cell in [*column, *above]:
                 cell["class"] = "n"
-            elif len(text) > 40:
+        texts += any(len(text) > _LONG for text in written)
+        for cell in column:
+            text = cell.get_text(" ", strip=True)
+            if text in VERDICTS:
+                cell["class"] = _MARK_OF[text]
+            elif len(text) > _LONG:
                 cell["class"] = "long"
-    for row in heads:
-        # From the right: cells that span rows shift the left of a row.
-        for back in range(1, len(row.find_all(["td", "th"])) + 1):
-            column = [cells[-back] for r in rows if len(cells := r.find_all(["td", "th"])) >= back]
-            if column and all(cell.get("class") == "n" for cell in column):
-                row.find_all(["td", "th"])[-back]["class"] = "n"
-    frame = {"class": "table", "tabindex": "0", "role": "region", "aria-label": "Table"}
+            if len(above) == 1:
+                cell["data-label"] = above[0].get_text(" ", strip=True)
+        if any("verdict" in cell.get_text() for cell in above):
+            table["id"] = "claims"  # the index links to it
+    if texts > 1:
+        table["class"] = "stack"
+        for element in [table, *table.find_all(True)]:
+            # Shown as blocks, they would be no table any more to a screen reader.
+            role = {"col": "columnheader", "row": "rowheader"}.get(str(element.get("scope")))
+            if role or element.name in _ROLES:
+                element["role"] = role or _ROLES[element.name]
+    label = f"Table: {title}" if title else "Table"
+    # A group and no region: thirty tables would be thirty landmarks.
+    frame = {"class": "table", "tabindex": "0", "role": "group", "aria-label": label}
     table.wrap(soup.new_tag("div", attrs=frame))
 
 
@@ -769,6 +827,9 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("peak_memory_bytes", "Peak memory", lambda value: f"{value / 2**30:.2f} GiB"),
 )
 
+
+# The look of a verdict, in a page's table of claims and in the index.
+_MARK_OF = {"holds": "holds", "does not hold": "fails", "not measurable here": "open"}
 
 _MARKS = "<!-- results: written by `make demo`, not by hand -->", "<!-- end of results -->"
 
@@ -827,16 +888,19 @@ def update_readme(readme: str | Path, folder: str | Path) -> None:
     put_results(readme, results_table(json.loads((Path(folder) / "results.json").read_text())))
 
 
-def _percent(value: float | None) -> str:
-    return "—" if value is None else f"{100 * value:.2f} %"
+def _percent(value: float | None, digits: int = 2) -> str:
+    return "—" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def _index(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the index page shows, as its template names it."""
+    from cifarlib import plotting
+
     levels, pages = results["levels"], results["pages"]
     comparable = results["comparable"]
     images = "the built-in images" if results["profile"] == "demo" else "images of your own"
-    rows, drawn = [], []
+    rows: list[dict[str, Any]] = []
+    drawn: list[dict[str, Any]] = []
     for level in LEVELS:
         known, measured, page = documented.LEVELS[level], levels.get(level), pages.get(level)
         row = {
@@ -863,17 +927,27 @@ def _index(results: Mapping[str, Any]) -> dict[str, Any]:
                     "low": low,
                     "high": high,
                     "documented": known.test_accuracy if comparable else None,
+                    "seconds": measured["seconds"],
                 }
             )
         rows.append(row)
+    found = [row for row in rows if row["measured"]]
+    best = max((row["accuracy"] for row in drawn), default=None)
     return {
         "title": "Transfer learning in four levels: the results",
         "comparable": comparable,
         "images": images,
         "rows": rows,
+        "best": [row for row, shown in zip(found, drawn, strict=True) if shown["accuracy"] == best],
+        "test_images": results["data"]["images"]["test"] if results["data"] else 0,
         "figure": _figure(drawn, results["comparisons"]) if drawn else None,
         "claims": _verdicts(results),
+        "curves": _curves(levels),
+        "classes": _classes(levels),
+        "cost_figure": _picture(lambda width: plotting.cost(drawn, width=width)) if len(drawn) > 1 else None,
         "costs": _costs(levels),
+        # A results.json of before these were kept can still be shown.
+        "stale": any("history" not in values or "recall" not in values for values in levels.values()),
         "facts": _facts(results),
     }
 
@@ -899,23 +973,87 @@ def _verdicts(results: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return how many claims of each level hold, do not, and could not be measured."""
     from cifarlib.claims import VERDICTS
 
-    rows = []
+    rows, counted = [], []
     for level in LEVELS:
         found = [row["verdict"] for row in results["levels"].get(level, {}).get("claims", [])]
         if found:
-            href = results["pages"][level]["page"] if level in results["pages"] else None
-            counts = [str(found.count(verdict)) for verdict in VERDICTS]
-            rows.append({"label": _label(level), "href": href, "cells": [*counts, str(len(found))]})
-    return {"columns": [*VERDICTS, "claims in all"], "rows": rows} if rows else None
+            href = f"{results['pages'][level]['page']}#claims" if level in results["pages"] else None
+            counts = [found.count(verdict) for verdict in VERDICTS]
+            counted.append(counts)
+            rows.append({"label": _label(level), "href": href, "counts": counts, "all": len(found)})
+    totals = [sum(counts) for counts in zip(*counted, strict=True)]
+    columns = [(verdict, _MARK_OF[verdict]) for verdict in VERDICTS]
+    return {"columns": columns, "rows": rows, "totals": totals} if rows else None
+
+
+def _curves(levels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the figure of the validation accuracies: a line for each training, level 4's other member too."""
+    import pandas as pd
+
+    from cifarlib import plotting
+
+    named = {level: _label(level) for level in LEVELS} | {"efficientnet": "EfficientNet-B0"}
+    trainings = [item for values in levels.values() for item in values.get("history", {}).items()]
+    histories = {named.get(name, name): pd.DataFrame(history) for name, history in trainings}
+    return _picture(lambda width: plotting.validation(histories, width=width)) if histories else None
+
+
+_PHONE_WIDTH = 5.3  # inches, which a phone shows on 390 pixels: text of 10 points has 10
+_ENDS = 5  # classes shown of the best and of the worst, where there are too many for a table
+
+
+def _classes(levels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the recall table: the classes, the easiest first, by the levels that have it."""
+    shown = [level for level in LEVELS if levels.get(level, {}).get("recall")]
+    if not shown:
+        return None
+    recalls = {level: {name: c["recall"] for name, c in levels[level]["recall"].items()} for level in shown}
+    names = [name for name, recall in recalls[shown[0]].items() if recall is not None]
+    names.sort(key=lambda name: -sum(recalls[level][name] for level in shown))
+    if not names:
+        return None
+    best, worst = ({level: end(recalls[level][name] for name in names) for level in shown} for end in (max, min))
+    kept = names if len(names) <= 2 * _ENDS + 2 else [*names[:_ENDS], *names[-_ENDS:]]
+    rows = [
+        {
+            "name": name,
+            "cells": [
+                {
+                    "text": _percent(value := recalls[level][name], 1),
+                    "width": f"{100 * value:.1f}",
+                    "mark": "best" if value == best[level] else "worst" if value == worst[level] else "",
+                }
+                for level in shown
+            ],
+        }
+        for name in kept
+    ]
+    intervals = [levels[level]["recall"][name] for level in shown for name in names]
+    widest = max((interval["high"] - interval["low"]) / 2 for interval in intervals)
+    return {
+        "columns": [_label(level) for level in shown],
+        "rows": rows,
+        "left_out": len(names) - len(kept),
+        "after": _ENDS,
+        "widest": f"{100 * widest:.1f}",
+    }
 
 
 def _figure(rows: list[dict[str, Any]], comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     from cifarlib import plotting
 
     named = [{**row, **{key: _label(row[key]) for key in ("model", "over")}} for row in comparisons]
-    figure = plotting.forest(rows, named) if named else plotting.accuracies(rows)
-    png = base64.b64encode(plotting.png(figure)).decode()
-    return {"png": png, "alt": str(figure.get_label()), "width": round(figure.get_figwidth() * 100)}
+    return _picture(lambda width: plotting.forest(rows, named, width=width))
+
+
+def _picture(draw: Callable[[float], Figure]) -> dict[str, Any]:
+    """Return a figure as the index embeds it: as wide as a notebook's page shows one, and narrow for a phone."""
+    from cifarlib import plotting
+
+    figure, narrow = draw(plotting._WIDTH), draw(_PHONE_WIDTH)
+    png, phone = (base64.b64encode(plotting.png(each)).decode() for each in (figure, narrow))
+    width = round(figure.get_figwidth() * plotting._SHOWN)
+    return {"png": png, "phone": phone, "alt": str(figure.get_label()), "width": width}
 
 
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:

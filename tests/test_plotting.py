@@ -149,6 +149,7 @@ ORDINARY: dict[str, tuple[Callable[..., Figure], tuple, dict[str, Any]]] = {
         {"masks": discs(3)},
     ),
     "curves": (plotting.curves, (history(10), documented.LEVEL2, "Level 2"), {}),
+    "validation": (plotting.validation, ({"Level 1": history(5), "Level 2": history(10)},), {}),
     "ablation": (plotting.ablation, (cells(0.83, 0.82, 0.93, 0.946), ("Level 1", 0.8206)), {}),
     "ablation with effects": (
         plotting.ablation,
@@ -198,6 +199,12 @@ EXTREME: dict[str, tuple[Callable[..., Figure], tuple, dict[str, Any]]] = {
         {"masks": np.zeros((2, 8, 8), dtype=bool)},
     ),
     "curves, one epoch": (plotting.curves, (history(1),), {}),
+    "validation, narrow": (
+        plotting.validation,
+        ({"Level 1": history(1), "EfficientNet-B0": history(50)},),
+        {"width": 5.3},
+    ),
+    "forest, narrow": (plotting.forest, (rows(0.8206, 0.9464, 0.9473, 0.9511), LEVELS), {"width": 5.3}),
     "curves, fewer than documented": (plotting.curves, (history(2), documented.LEVEL4), {}),
     "curves, fifty epochs": (plotting.curves, (history(50),), {}),
     "ablation, all alike": (plotting.ablation, (cells(0.991, 0.991, 0.991, 0.991), ("Level 1", 0.991)), {}),

@@ -95,7 +95,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
         notebooks,
         "level2",
         [new_markdown_cell(more), new_code_cell("print(ablation, type(rate).__name__, rate)")],
-        PARAMETERS + "ablation: bool = False\nrate: float = 0.1\n",
+        PARAMETERS + "ablation: bool = False\nrate: float = 0.1\ncount: int = 3\n",
     )
     failing = "items = {}\nitems['<b>key</b>']"
     write(notebooks, "level3", [new_code_cell("1 + 1"), new_code_cell(failing), new_code_cell("print('after')")])
@@ -331,7 +331,7 @@ def test_the_index_shows_which_differences_are_real_and_the_verdicts(made: Any, 
         "claims in all",
     ]
     assert [td.get_text() for td in table.tbody.find_all("td")] == ["2", "0", "1", "3"]
-    assert table.find("a")["href"] == "level1_x.html"
+    assert table.find("a")["href"] == "level1_x.html#claims"
 
 
 def test_on_cifar10_the_documents_stand_beside_the_measured(made: Any, tmp_path: Path) -> None:
@@ -371,6 +371,7 @@ def test_on_cifar10_the_documents_stand_beside_the_measured(made: Any, tmp_path:
         ),
         (["2", "-p", "ablation", "1"], "ablation=1 is int, and the notebook declares bool"),
         (["2", "-p", "rate", "fast"], "declares float"),
+        (["2", "-p", "count", "-1"], "count=-1 counts something: give 0 or more"),
         (["2", "-p", "rate", "[1"], "cannot read the value '[1'"),
         (["2", "-p", "seed", "3"], "use --seed"),
         (["2", "-p", "drive", "true"], "use --run-root and --data-root, after mounting Google Drive"),
