@@ -201,19 +201,9 @@ def _memory(profile: str, device: torch.device) -> Check:
 
 def _room_for_runs(by_name: Mapping[str, Recipe]) -> int:
     """Return the bytes that the runs of all four levels keep, and the checkpoints at work."""
-    kept, at_work = 0, 0
-    sizes: dict[tuple[str, str], tuple[int, int]] = {}
-    for recipe in by_name.values():
-        if recipe.name == "convnext":  # trained only on request
-            continue
-        kind = (recipe.model, recipe.trainable)
-        if kind not in sizes:
-            with torch.device("meta"):
-                sizes[kind] = models.count_parameters(models.build(recipe, 10))
-        total, trainable = sizes[kind]
-        kept += 4 * total
-        at_work = max(at_work, 3 * 4 * 3 * trainable)  # three checkpoints of weights and Adam's two moments
-    return kept + at_work
+    names = dict.fromkeys(name for level in recipes.LEVELS.values() for name in level)
+    rooms = [models.room(by_name[name]) for name in (*names, *recipes.LEVEL1_ARMS, *recipes.ARMS)]
+    return sum(kept for kept, _ in rooms) + max(at_work for _, at_work in rooms)
 
 
 def _disk(name: str, folder: Path, need: int) -> Check:

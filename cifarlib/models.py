@@ -495,6 +495,23 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     return sum(n for n, _ in sizes), sum(n for n, trainable in sizes if trainable)
 
 
+def room(recipe: Recipe, weights: Mapping[str, Tensor] | None = None) -> tuple[int, int]:
+    """Return how many bytes a run keeps on disk, and how many more its training needs there.
+
+    Args:
+        recipe: What is trained.
+        weights: A backbone's state to be compared with the recipe's model, as `load_weights` returns it.
+
+    Raises:
+        ValueError: `weights` do not fit the recipe's model.
+    """
+    with torch.device("meta"):  # the shapes alone
+        shapes = weights and {key: value.to("meta") for key, value in weights.items()}
+        model = build(recipe, 2, shapes)
+    total, trainable = count_parameters(model)
+    return 4 * total, 3 * 4 * 3 * trainable  # three checkpoints of weights and Adam's two moments
+
+
 @torch.no_grad()
 def multiply_adds(model: nn.Module, image_size: int) -> int:
     """Count the multiply-adds of convolutions and linear layers that the prediction of one image takes."""

@@ -220,7 +220,7 @@ class Study:
         stand_ins = {recipe.model.removeprefix("se_") for recipe in chosen if recipe.weights == "pretrain"}
         pretraining = [replace(self.recipes["pretrain"], model=model) for model in sorted(stand_ins)]
         for recipe in (*chosen, *pretraining):
-            own, working = _room(recipe)
+            own, working = models.room(recipe)
             kept += own * (1 if recipe.name == "pretrain" else len(self.seeds))
             at_work = max(at_work, working)
         items = ", ".join(f"{what} {size:.0f} MiB" for what, size in downloads.items())
@@ -251,7 +251,7 @@ class Study:
         chosen = [self.recipe(name) for name in _runs_of(levels)]
         for recipe in chosen:  # what lies here is looked at before anything is downloaded
             if recipe.weights not in recipes.NAMED_WEIGHTS:
-                _room(recipe, models.load_weights(recipe))
+                models.room(recipe, models.load_weights(recipe))
         if self.builtin:
             data.check_sizes(self.profile)
         else:
@@ -262,13 +262,13 @@ class Study:
             for recipe in chosen
             if recipe.weights == "pretrain" or self._obtain(recipe.name, None, train=False) is None
         ]
-        rooms = [_room(recipe) for recipe in missing]
+        rooms = [models.room(recipe) for recipe in missing]
         runs_module.check_disk(
             self.run_root, sum(kept for kept, _ in rooms) + max((at_work for _, at_work in rooms), default=0)
         )
         for recipe in missing:
             if recipe.weights in ("imagenet1k_v1", "imagenet1k_v2"):
-                _room(recipe, models.load_weights(recipe))
+                models.room(recipe, models.load_weights(recipe))
 
     def release_images(self) -> None:
         """Let go of the images; the next use of `split` reads them again."""
@@ -600,19 +600,6 @@ class Study:
 def _runs_of(levels: Sequence[str]) -> list[str]:
     """Return the runs that levels, or runs, need, each once."""
     return list(dict.fromkeys(name for level in levels for name in recipes.LEVELS.get(level, (level,))))
-
-
-def _room(recipe: Recipe, weights: Mapping[str, torch.Tensor] | None = None) -> tuple[int, int]:
-    """Return how many bytes a run keeps on disk, and how many more its training needs there.
-
-    Raises:
-        ValueError: `weights` do not fit the recipe's model.
-    """
-    with torch.device("meta"):  # the shapes alone
-        shapes = weights and {key: value.to("meta") for key, value in weights.items()}
-        model = models.build(recipe, 2, shapes)
-    total, trainable = models.count_parameters(model)
-    return 4 * total, 3 * 4 * 3 * trainable  # three checkpoints of weights and Adam's two moments
 
 
 def _on_drive(*paths: str | Path) -> tuple[Path, ...]:
