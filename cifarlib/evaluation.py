@@ -157,6 +157,42 @@ def accuracy(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return float((probs.argmax(axis=1) == labels).mean())
 
 
+def balanced_accuracy(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Mean recall of the classes that occur: every class counts alike, however many images it has.
+
+    Where all have as many, it is the accuracy. Source: Brodersen et al. (2010), "The balanced accuracy and its
+    posterior distribution".
+
+    Args:
+        probs: Class probabilities `[N, C]`.
+        labels: True classes `[N]`, integers.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        ValueError: `probs` are not probabilities, or `labels` do not belong to them.
+
+    Example:
+        >>> balanced_accuracy([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]], [0, 0, 0, 1])  # recalls 1 and 0
+        0.5
+    """
+    probs, labels = _checked_pair(probs, labels)
+    right = probs.argmax(axis=1) == labels
+    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+
+def unbalanced(labels: npt.ArrayLike) -> bool:
+    """Say whether the classes that occur differ in their number of images by more than one in ten.
+
+    Example:
+        >>> unbalanced([0, 0, 1, 1]), unbalanced([0, 0, 0, 1])
+        (False, True)
+    """
+    counts = np.unique(np.asarray(labels), return_counts=True)[1]
+    return bool(counts.max() > 1.1 * counts.min())
+
+
 # -------------------------------------------------------------------------------------------------- intervals
 
 

@@ -920,6 +920,8 @@ def _index(results: Mapping[str, Any]) -> dict[str, Any]:
                 "accuracy": _percent(measured["test_accuracy"]),
                 "interval": f"{100 * low:.2f} to {100 * high:.2f} %",
             }
+            balanced = measured.get("balanced_accuracy")  # where the classes' sizes make it another number
+            row["balanced"] = "" if balanced is None else _percent(balanced)
             drawn.append(
                 {
                     "name": _label(level),

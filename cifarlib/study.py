@@ -438,8 +438,9 @@ class Study:
 
         A level that has not been run is missing. Level 4 is the soft vote of its two members; its seconds are
         those of both, its memory and its stall ratio the worse of the two. Calibration is given before and after
-        one temperature fitted on the validation images, `seeds` where there are several. `history` has the epochs
-        of each of its runs, `recall` every class's recall with its Wilson interval.
+        one temperature fitted on the validation images, `balanced_accuracy` where the classes differ in size,
+        `seeds` where there are several. `history` has the epochs of each of its runs, `recall` every class's
+        recall with its Wilson interval.
         """
         found: dict[str, dict[str, Any]] = {}
         for level in documented.LEVELS:
@@ -456,6 +457,8 @@ class Study:
             else:
                 entry |= runs[0].metrics
             correct = round(entry["test_accuracy"] * len(labels))
+            if evaluation.unbalanced(labels):
+                entry["balanced_accuracy"] = evaluation.balanced_accuracy(probs, labels)
             entry["test_interval"] = list(evaluation.wilson_interval(correct, len(labels)))
             t, scaled = evaluation.calibrate(probs, val_probs, val_labels)
             entry["calibration"] = {"temperature": t} | {

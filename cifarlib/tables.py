@@ -173,16 +173,21 @@ def epochs(history: pd.DataFrame, level: documented.DocumentedLevel | None = Non
 
 
 def accuracies(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """Compare runs, by a name of the caller's: training, validation and test accuracy and NLL."""
+    """Compare runs, by a name of the caller's: training, validation and test accuracy and NLL.
+
+    Where some classes have more test images than others, the accuracy in which every class counts alike is added.
+    """
     rows = {}
     for name, run in runs.items():
-        n = len(run.predictions["test_labels"])
+        probs, labels = run.predictions["test_probs"], run.predictions["test_labels"]
         rows[name] = {
             "train accuracy": percent(run.metrics["train_accuracy"]),
             "val accuracy": percent(run.metrics["val_accuracy"]),
-            "test accuracy (95 % interval)": interval(run.metrics["test_accuracy"], n),
-            "test NLL": f"{run.metrics['test_nll']:.4f}",
+            "test accuracy (95 % interval)": interval(run.metrics["test_accuracy"], len(labels)),
         }
+        if evaluation.unbalanced(labels):
+            rows[name]["balanced test accuracy"] = percent(evaluation.balanced_accuracy(probs, labels))
+        rows[name]["test NLL"] = f"{run.metrics['test_nll']:.4f}"
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -553,6 +558,7 @@ def summary(
             "model": level.model,
             "documented": stated,
             "test accuracy (95 % interval)": interval(found["test_accuracy"], test_images),
+            **_balanced(found),
             **_second(name, second),
             "test NLL": f"{found['test_nll']:.4f}",
             "epochs": str(found["epochs"]),
@@ -560,6 +566,11 @@ def summary(
             "training time": f"{found['seconds']:.1f} s",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _balanced(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cell of the balanced accuracy, where the classes' sizes make it another than the accuracy."""
+    return {"balanced": percent(found["balanced_accuracy"])} if "balanced_accuracy" in found else {}
 
 
 def _second(level: str, second: Mapping[str, Any] | None) -> dict[str, str]:

@@ -13,7 +13,13 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import binom, chi2, multinomial, norm
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss, classification_report, log_loss, recall_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    brier_score_loss,
+    classification_report,
+    log_loss,
+    recall_score,
+)
 
 from cifarlib import evaluation as ev
 
@@ -493,6 +499,16 @@ def test_accuracy_nll_and_brier_by_hand():
     assert ev.nll_each(HAND, HAND_LABELS) == pytest.approx(-np.log([0.7, 0.6, 0.4, 0.3]))
     # (0.09+0.04+0.01) + (0.01+0.16+0.09) + (0.25+0.01+0.36) + (0.04+0.49+0.25) = 0.14+0.26+0.62+0.78
     assert ev.brier(HAND, HAND_LABELS) == pytest.approx(1.80 / 4)
+
+
+def test_balanced_accuracy_agrees_with_scikit_learn(probs, labels):
+    few = np.flatnonzero((labels != 2) | (np.arange(len(labels)) % 7 == 0))  # hardly any of class 2
+    assert ev.unbalanced(labels[few])
+    expected = balanced_accuracy_score(labels[few], probs[few].argmax(axis=1))
+    assert ev.balanced_accuracy(probs[few], labels[few]) == pytest.approx(expected)
+    even = np.concatenate([np.flatnonzero(labels == label)[:20] for label in range(4)])
+    assert not ev.unbalanced(labels[even])
+    assert ev.balanced_accuracy(probs[even], labels[even]) == pytest.approx(ev.accuracy(probs[even], labels[even]))
 
 
 def test_the_ends_of_the_scales():

@@ -357,6 +357,13 @@ def test_on_cifar10_the_documents_stand_beside_the_measured(made: Any, tmp_path:
     assert not page.find_all(["script", "i"])
 
 
+def test_classes_of_different_sizes_get_a_balanced_accuracy(made: Any, tmp_path: Path) -> None:
+    levels = {"level1": measured(0.82, balanced_accuracy=0.613), "level2": measured(0.9)}
+    page = index(made, tmp_path / "r", levels=levels)
+    assert page.main.get_text().count("balanced") == 1
+    assert "balanced 61.30 %" in page.main.get_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from cifarlib import Study, data, evaluation, models, recipes, robustness, training
-from cifarlib import study as study_module
 from cifarlib.runs import RunError
 
 # The whole study in seconds: few small images, one epoch, no pretraining.
@@ -220,7 +219,7 @@ def test_what_trainings_take_is_said_before_anything_starts(
 
     here = study(tmp_path / "runs")
     assert "To download, unless there: nothing\n" in here.expectations("level1", "level4")
-    own, _ = study_module._room(here.recipe("level1"))
+    own, _ = models.room(here.recipe("level1"))
     weights = (here.run("level1").path / "model.safetensors").stat().st_size
     assert own == pytest.approx(weights, rel=0.01)  # buffers, and a header
     kept = {

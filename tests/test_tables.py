@@ -283,6 +283,12 @@ def test_accuracies_compare_runs_by_the_callers_names() -> None:
     assert cells(table)["other"]["test NLL"] == "0.1000"
 
 
+def test_where_classes_differ_in_size_each_counts_alike_too() -> None:
+    table = tables.accuracies({"one": run(LEVEL1, right=2, n=3)})  # two cats, one of them right, and a dog
+    assert list(table.columns)[2:] == ["test accuracy (95 % interval)", "balanced test accuracy", "test NLL"]
+    assert cells(table)["one"]["balanced test accuracy"] == "75.00 %"
+
+
 def test_arms_are_listed_by_their_factors() -> None:
     runs = {name: run(documented_recipe(name)) for name in ("level2_noaug_frozen", "level2_noaug", "level2")}
     table = tables.arms(runs)
