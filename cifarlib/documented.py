@@ -7,6 +7,7 @@ are those of the level's own document. The values are kept as the documents prin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 Curve = tuple[tuple[int, float], ...]
@@ -262,6 +263,12 @@ PER_CLASS: dict[str, tuple[float, float, float]] = {
     "truck": (0.97, 0.95, 0.96),
 }
 """Level 3, section 7: precision, recall and F1 of each class, printed to two decimals."""
+
+
+def of_its_classes(classes: Iterable[str]) -> bool:
+    """Say whether a study is about the documents' ten classes; where nothing is known of them, it may be."""
+    return set(classes) in (set(), set(PER_CLASS))
+
 
 CONFUSED_PAIRS: tuple[tuple[str, str], ...] = (("cat", "dog"), ("bird", "cat"))
 """Level 3, section 7: the pairs of classes it calls persistently confused."""

@@ -898,7 +898,11 @@ def _index(results: Mapping[str, Any]) -> dict[str, Any]:
 
     levels, pages = results["levels"], results["pages"]
     comparable = results["comparable"]
-    images = "the built-in images" if results["profile"] == "demo" else "images of your own"
+    data = results["data"] or {}
+    images = {
+        "cifar10": "CIFAR-10 in another setting than the documents'",
+        "folder": "images of your own",
+    }.get(data.get("source", ""), "the built-in images")
     rows: list[dict[str, Any]] = []
     drawn: list[dict[str, Any]] = []
     for level in LEVELS:
@@ -938,6 +942,7 @@ def _index(results: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": "Transfer learning in four levels: the results",
         "comparable": comparable,
+        "stated": documented.of_its_classes(data.get("classes", ())),
         "images": images,
         "rows": rows,
         "best": [row for row, shown in zip(found, drawn, strict=True) if shown["accuracy"] == best],

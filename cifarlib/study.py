@@ -95,7 +95,9 @@ class Study:
             print(f"profile auto: {found} found, so this is the {chosen.upper()} profile.")
         print(f"Device: {self._device_words()}")
         if profile == "full" and self.device.type == "cpu":
-            print("No CUDA device: a training of the full profile takes hours here, and says beforehand how many.")
+            print(
+                "No CUDA device: a training of the full profile may take hours here, and says beforehand how many."
+            )
         if profile != "demo" and self.device.type == "cpu" and "google.colab" in sys.modules:
             print(
                 "For CIFAR-10 with ImageNet weights choose Runtime > Change runtime type > T4 GPU, and run all "
@@ -225,7 +227,7 @@ class Study:
             at_work = max(at_work, working)
         items = ", ".join(f"{what} {size:.0f} MiB" for what, size in downloads.items())
         most = (kept + at_work) / 2**30 + sum(downloads.values()) / 2**10
-        time = "minutes on two cores" if self.builtin else "not measured on any GPU yet, hours on a CPU"
+        time = "minutes on two cores" if self.builtin else "not measured on any GPU yet, on a CPU perhaps hours"
         return (
             f"To train, unless finished: {', '.join(recipe.name for recipe in chosen)}\n"
             f"To download, unless there: {items or 'nothing'}\n"
@@ -406,7 +408,11 @@ class Study:
         source = "CIFAR-10" if self.split.source == "cifar10" else f"Images from the folder {code_span(folder)}"
         return (
             f"**{source}** ({sizes}, {recipe.image_size} px) with {self._weights_words()}: not the documents' "
-            "setting, so their figures stand beside these for orientation only."
+            + (
+                "setting, so their figures stand beside these for orientation only."
+                if documented.of_its_classes(self.classes)
+                else "classes, so their figures are left out."
+            )
         )
 
     def _weights_words(self) -> str:

@@ -537,12 +537,15 @@ def summary(
 ) -> pd.DataFrame:
     """List the four levels with their cost; a level without a run says so.
 
+    What the documents state stands beside them, unless these are images of other classes.
+
     Args:
         results: As `Study.results` returns them.
         test_images: Number of test images, for the intervals.
         second: What `Study.evaluate` found on another test set, which becomes one more column.
     """
     rows = {}
+    classes = [name for found in results.values() for name in found.get("recall", ())]
     for name, level in documented.LEVELS.items():
         found = results.get(name)
         title = f"Level {name[-1]}"
@@ -565,7 +568,8 @@ def summary(
             "trained parameters": f"{found['trainable_parameters']:,}",
             "training time": f"{found['seconds']:.1f} s",
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    return frame if documented.of_its_classes(classes) else frame.drop(columns="documented")
 
 
 def _balanced(found: Mapping[str, Any]) -> dict[str, str]:

@@ -17,7 +17,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from cifarlib import reports
+from cifarlib import documented, reports
 from cifarlib.__main__ import main
 
 METADATA = {
@@ -355,6 +355,19 @@ def test_on_cifar10_the_documents_stand_beside_the_measured(made: Any, tmp_path:
     assert "<i>cat</i>, dog" in page.main.get_text()
     assert "<script>x" in page.find(class_="notice").get_text()
     assert not page.find_all(["script", "i"])
+
+
+def test_what_the_documents_state_is_left_out_beside_other_classes(made: Any, tmp_path: Path) -> None:
+    data = {"source": "folder", "fingerprint": "f", "images": {"train": 4, "val": 2, "test": 2}, "stored_size": 32}
+    levels = {"level1": measured(0.82)}
+    other = index(made, tmp_path / "a", levels=levels, data=data | {"classes": ["beech", "oak"]})
+    assert "ocumented" not in other.main.table.get_text() and "82.06" not in other.main.get_text()
+    assert "must not be compared" not in other.main.get_text()
+    own = index(made, tmp_path / "b", levels=levels, data=data | {"classes": list(documented.PER_CLASS)})
+    assert "82.06 %" in own.main.table.get_text()
+    assert "on images of your own" in " ".join(own.main.get_text().split())
+    columns = [len(row.find_all(["th", "td"])) for row in other.main.table.find_all("tr")]
+    assert len(set(columns)) == 1
 
 
 def test_classes_of_different_sizes_get_a_balanced_accuracy(made: Any, tmp_path: Path) -> None:
