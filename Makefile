@@ -36,7 +36,7 @@ report: $(STAMP) ## the whole study on CIFAR-10 with ImageNet weights, on a GPU 
 	@$(CIFARLIB) report --profile full --out reports/full
 
 test: $(STAMP) ## unit tests, doctests and notebook tests
-	@$(ENV_PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	@$(ENV_PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 faults: $(STAMP) ## the whole fault suite: kills, damage, full disks, bad input; some minutes
 	@$(ENV_PYTHON) -m pytest tests/faults tests/test_downloads.py --full-faults -q

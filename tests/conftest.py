@@ -20,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--colab", action="store_true", help="also the tests beside Colab's versions: minutes, GBs")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take minutes first, so that of several processes none is left with one of them last."""
+    long = ("test_notebooks", "test_training", "test_parallel", "test_kills", "test_pages", "test_study")
+    items.sort(key=lambda item: next((k for k, name in enumerate(long) if name in item.path.stem), len(long)))
+
+
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Return `tally(subject, **counts)`, which adds to the counts of faults that are printed after the tests."""
