@@ -75,7 +75,7 @@ def examine(
     yield _precision(by_name, device)
     yield _memory(profile, device)
     weights = _weights_files(by_name)
-    missing = [(path, size) for path, size, *_ in weights if not path.is_file()]
+    missing = [file for file in weights if not file.path.is_file()]
     source = _images(chosen, Path(data_root))
     yield source
     yield from _weights(chosen, weights)
@@ -83,7 +83,7 @@ def examine(
     downloads_images = profile == "full" and "downloaded" in source.found
     yield _disk("data_root", Path(data_root), data.CIFAR10.size if downloads_images else 0)
     if missing:
-        yield _disk("torch's cache", missing[0][0].parent, sum(size for _, size in missing))
+        yield _disk("torch's cache", missing[0].path.parent, round(sum(file.mib for file in missing) * 2**20))
     if network:
         yield from _network(weights)
     if timing:
@@ -253,27 +253,18 @@ def _matches(path: Path, algorithm: str, digest: str) -> bool:
         return False
 
 
-def _weights_files(by_name: Mapping[str, Recipe]) -> list[tuple[Path, int, str, str]]:
-    """Return path, bytes, digest and address of the ImageNet weights that the levels start from."""
-    found = {}
-    for name in ("level1", "efficientnet"):
-        recipe = by_name[name]
-        if not recipe.weights.startswith("imagenet"):
-            continue
-        entry = models._torchvision_weights(recipe)
-        file = entry.url.rpartition("/")[2]
-        digest = file.rpartition("-")[2].partition(".")[0]
-        path = Path(torch.hub.get_dir()) / "checkpoints" / file
-        found[file] = (path, round(entry.meta.get("_file_size", 100) * 2**20), digest, entry.url)
-    return list(found.values())
+def _weights_files(by_name: Mapping[str, Recipe]) -> list[models.Published]:
+    """Return the ImageNet weights that the levels start from."""
+    chosen = (by_name[name] for name in ("level1", "efficientnet"))
+    return [models.published(recipe) for recipe in chosen if recipe.weights.startswith("imagenet")]
 
 
-def _weights(profile: Profile, files: list[tuple[Path, int, str, str]]) -> Iterator[Check]:
+def _weights(profile: Profile, files: list[models.Published]) -> Iterator[Check]:
     if profile.name == "demo":
         yield Check("weights", "ok", "trained on the spot, on other built-in images: nothing is downloaded")
-    for path, size, digest, _ in files:
+    for _, path, digest, mib in files:
         if not path.is_file():
-            found = f"{path.name} will be downloaded to {path.parent}, {size / 2**20:.0f} MB"
+            found = f"{path.name} will be downloaded to {path.parent}, {mib:.0f} MB"
             yield Check("weights", "note", found, "nothing to do, if there is a network; else --set weights=PATH")
         elif not _matches(path, "sha256", digest):
             found = f"{path} is damaged and will be downloaded again"
@@ -282,12 +273,12 @@ def _weights(profile: Profile, files: list[tuple[Path, int, str, str]]) -> Itera
             yield Check("weights", "ok", f"{path}: its checksum is right")
 
 
-def _network(files: list[tuple[Path, int, str, str]]) -> Iterator[Check]:
+def _network(files: list[models.Published]) -> Iterator[Check]:
     """Ask every mirror for the head of its file."""
     import requests
 
     own = os.environ.get("CIFARLIB_MIRROR", "").strip()
-    for url in (*([own] if own else []), *data.CIFAR10.mirrors, *(url for *_, url in files)):
+    for url in (*([own] if own else []), *data.CIFAR10.mirrors, *(file.url for file in files)):
         shown = url if len(url) <= 90 else f"{url[:87]}..."
         try:
             answer = requests.head(url, allow_redirects=True, timeout=(_TIMEOUT, _TIMEOUT))

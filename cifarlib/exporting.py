@@ -54,9 +54,7 @@ class Deployed(nn.Module):
 
     def __init__(self, run: Run, t: float) -> None:
         super().__init__()
-        model = models.build(run.recipe, len(run.classes))
-        model.load_torchvision_state(run.weights())
-        self.model = models.fold(model.eval())
+        self.model = models.fold(models.restore(run.recipe, len(run.classes), run.weights()))
         self.t, size = t, predicting.stored_size(run)
         self.resizes = size != run.recipe.image_size
         cpu = torch.device("cpu")
@@ -163,10 +161,9 @@ def _compare(content: bytes, run: Run, t: float, pictures: Tensor) -> float:
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     probs, found = session.run(["probabilities", "logits"], {"images": pictures.numpy()})
-    model = models.build(run.recipe, len(run.classes))
-    model.load_torchvision_state(run.weights())
+    model = models.restore(run.recipe, len(run.classes), run.weights())
     with torch.no_grad():
-        logits = model.eval()(data.prepare(pictures.permute(0, 3, 1, 2), run.recipe))
+        logits = model(data.prepare(pictures.permute(0, 3, 1, 2), run.recipe))
     of_probs = np.abs(probs - (logits / t).softmax(dim=1).numpy()).max()
     return float(max(of_probs, np.abs(found - logits.numpy()).max() / logits.abs().max().item()))
 

@@ -16,7 +16,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
@@ -195,6 +195,13 @@ def _channels_last(module: M) -> M:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
 
+def restore(recipe: Recipe, num_classes: int, state: Mapping[str, Tensor]) -> Classifier:
+    """Return the recipe's model with a trained state, as `Run.weights` reads it, in eval mode."""
+    model = build(recipe, num_classes)
+    model.load_torchvision_state(state)
+    return model.eval()
+
+
 def _load_backbone(net: nn.Module, weights: Mapping[str, Tensor], recipe: Recipe) -> None:
     new = (_HEADS[recipe.model], "se.")
     own = {name: value for name, value in net.state_dict().items() if not name.startswith(new)}
@@ -244,7 +251,7 @@ def weights_fingerprint(recipe: Recipe) -> str:
     if recipe.weights == "none":
         return "none"
     if recipe.weights in ("imagenet1k_v1", "imagenet1k_v2"):
-        return _torchvision_weights(recipe).url.rpartition("/")[2]  # the name holds a hash of the content
+        return published(recipe).path.name  # which holds a hash of the content
     path = _weights_file(recipe)
     found = path.stat()
     return "sha256-" + _digest(path, found.st_mtime_ns, found.st_size)[:16]
@@ -285,25 +292,48 @@ def download_size(recipe: Recipe) -> float | None:
     """
     if recipe.weights not in ("imagenet1k_v1", "imagenet1k_v2"):
         return None
-    size: float = _torchvision_weights(recipe).meta["_file_size"]  # in MiB, whatever it is called
-    return size
+    return published(recipe).mib
 
 
-def _download(recipe: Recipe) -> Path:
-    """Return the path of torchvision's weights in torch's cache, where torchvision itself would look for them.
+class Published(NamedTuple):
+    """A file of torchvision's weights: its address, its place in torch's cache, and its size in MiB, 0 if unknown.
 
-    Its own download has no time-out, and trusts what is in the cache.
+    `digest` are the first digits of its sha256.
+    """
+
+    url: str
+    path: Path
+    digest: str
+    mib: float
+
+
+def published(recipe: Recipe) -> Published:
+    """Return where torchvision's weights of a recipe come from and lie, as torchvision itself has it.
+
+    Raises:
+        ValueError: torchvision has no such weights for this model.
     """
     entry = _torchvision_weights(recipe)
     name = entry.url.rpartition("/")[2]
     digits = re.search(r"-([0-9a-f]{8,64})\.", name)
     assert digits, name  # the names of all of torchvision's weights end like that
-    size = entry.meta.get("_file_size")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    return Published(
+        entry.url, path, digits[1], entry.meta.get("_file_size", 0.0)
+    )  # in MiB, whatever it is called
+
+
+def _download(recipe: Recipe) -> Path:
+    """Return the path of torchvision's weights in torch's cache.
+
+    torchvision's own download has no time-out, and trusts what is in the cache.
+    """
+    file = published(recipe)
     return downloads.fetch(
-        (entry.url,),
-        Path(torch.hub.get_dir()) / "checkpoints" / name,
-        digest=f"sha256:{digits[1]}",
-        size=f"{size:.0f} MB" if size else "",
+        (file.url,),
+        file.path,
+        digest=f"sha256:{file.digest}",
+        size=f"{file.mib:.0f} MB" if file.mib else "",
         elsewhere="set the environment variable TORCH_HOME to another folder",
         otherwise="give a copy as weights=PATH, or use weights='none' or profile='demo', which download nothing",
     )

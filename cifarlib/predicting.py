@@ -145,9 +145,8 @@ class Predictor:
         self.device = device or training.choose_device()
         self.engines = []
         for run in members:
-            model = models.build(run.recipe, len(run.classes))
-            model.load_torchvision_state(run.weights())
-            self.engines.append(training.Engine(model.eval(), run.recipe, self.device))
+            model = models.restore(run.recipe, len(run.classes), run.weights())
+            self.engines.append(training.Engine(model, run.recipe, self.device))
         self.sizes = [stored_size(run) for run in members]
         val = [run.predictions["val_probs"] for run in members]
         labels = [run.predictions["val_labels"] for run in members]

@@ -176,9 +176,7 @@ class Study:
     def model(self, name: str) -> models.Classifier:
         """Return the trained model of `run(name)`, in eval mode on the study's device in fp32."""
         run = self.run(name)
-        model = models.build(run.recipe, len(run.classes))
-        model.load_torchvision_state(run.weights())
-        return model.eval().to(self.device)
+        return models.restore(run.recipe, len(run.classes), run.weights()).to(self.device)
 
     def _obtain(self, name: str, seed: int | None, *, train: bool) -> Run | None:
         recipe = self.recipe(name)
