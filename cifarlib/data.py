@@ -142,11 +142,12 @@ def load(profile: Profile, data_root: str | Path = "data", *, image_size: int = 
     """Return the images of a profile, split into train, validation and test.
 
     The demo profile draws the built-in images. The full profile reads `data_root`: an image folder, where
-    it holds one (`train/<class>/*` with or without `test/<class>/*`, or `<class>/*`; PNG, JPEG or WebP), else
-    the official CIFAR-10 archive, which is downloaded there when it is missing. In an image folder, links are
-    followed to what lies within `data_root` and no further. CIFAR-10's 50,000 training images are split 40,000
-    to 10,000 and its test set stays the test set; a folder with its own `test` is split in the same proportion,
-    one without into 4/6, 1/6 and 1/6. The profile's sizes then cap each part.
+    it holds one (`train/<class>/*` with or without `val/<class>/*` and `test/<class>/*`, or `<class>/*`; PNG,
+    JPEG or WebP), else the official CIFAR-10 archive, which is downloaded there when it is missing. In an image
+    folder, links are followed to what lies within `data_root` and no further. CIFAR-10's 50,000 training images
+    are split 40,000 to 10,000 and its test set stays the test set. Of an image folder, `val` (or `valid`, or
+    `validation`) and `test` are taken as they are; what is missing is split off the training images, 4 to 1, or
+    4 to 1 to 1 where both are. The profile's sizes then cap each part.
     Every split and every cap is stratified and depends on `profile.split_seed` alone. `train` and `val` come
     interleaved by class, `test` in the order of its source.
 
@@ -340,7 +341,7 @@ def _read_archive(path: Path, md5: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     wanted = {folder + name for name in (*batches, "test_batch", "batches.meta")}
     found = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-        for member in tar:
+        for member in progress.bar(tar, what="reading CIFAR-10", unit="file"):
             if member.name in wanted and member.isfile():
                 with tar.extractfile(member) as content:  # type: ignore[union-attr]
                     found[member.name.removeprefix(folder)] = _Unpickler(content, encoding="bytes").load()
@@ -376,6 +377,7 @@ _MAX_PIXELS = 50_000_000  # a larger picture is more likely a mistake or an atta
 _MAX_BYTES = 256 * 2**20  # more than so many pixels take even where nothing is compressed
 _MIN_SIDE = 8  # pixels; what is smaller is a spacer or a broken thumbnail
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
+_VAL_NAMES = ("val", "valid", "validation")  # as folders of images have it
 _NAMED, _COLLECTED = 5, 1000  # images that an error names, and after how many bad ones reading stops
 
 
@@ -506,6 +508,15 @@ def _part(root: Path, name: str, within: str) -> Path | None:
     return part if part.is_dir() else None
 
 
+def _val_part(root: Path, within: str) -> Path | None:
+    """Return the folder of the validation images beside train/, or None; ValueError where there are several."""
+    found = [part for name in _VAL_NAMES if (part := _part(root, name, within))]
+    if len(found) > 1:
+        names = " and ".join(f"{part.name}/" for part in found)
+        raise ValueError(f"{printable(root)} holds {names}: keep the one whose images are to validate")
+    return found[0] if found else None
+
+
 def _files(root: Path, within: str) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
     """Return the image files of the class folders in `root`, their labels and the class names, all sorted."""
     classes, loose = _classes(root, within), _loose(root)
@@ -547,28 +558,31 @@ def _refuse_doubles(files: Sequence[str]) -> None:
 
 
 def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
-    seed, within, shown = profile.split_seed, os.path.realpath(root), printable(root)
+    within, shown = os.path.realpath(root), printable(root)
     train_folder, test_folder = (_part(root, name, within) for name in ("train", "test"))
     if test_folder and not train_folder:
         raise ValueError(f"{shown} holds test/ without train/: add train/, or move the class folders up")
+    val_folder = _val_part(root, within) if train_folder else None
     files, labels, classes = _files(train_folder or root, within)
-    n, shares = len(files), 5 if test_folder else 6
-    if (counts := np.bincount(labels)).min() < shares:
+    # What has no folder of its own is split off: four shares are trained on, and one is each of the others.
+    n, shares = len(files), 4 + (val_folder is None) + (test_folder is None)
+    if (counts := np.bincount(labels)).min() < shares and shares > 4:
         raise ValueError(
             f"class {classes[counts.argmin()]!r} of {shown} has {counts.min()} images: to be split, "
             f"each class needs {shares} or more"
         )
-    order = _stratified(labels, seed)
-    train, val, rest = np.split(order, [n * 4 // shares, n * 5 // shares])
-    parts = [([files[i] for i in at], labels[at]) for at in (train[: profile.train_size], val[: profile.val_size])]
-    found = files
-    if test_folder:
-        files, labels, test_classes = _files(test_folder, within)
-        _refuse_other_classes(shown, classes, test_classes)
-        found, rest = found + files, _stratified(labels, seed)
-    _refuse_doubles(found)
-    at = np.sort(rest[: profile.test_size])
-    parts.append(([files[i] for i in at], labels[at]))
+    order = _stratified(labels, profile.split_seed)
+    train, val, test = np.split(order, [n * 4 // shares, n * (4 + (val_folder is None)) // shares])
+    for folder in (val_folder, test_folder):
+        if folder:
+            more, of_more, others = _files(folder, within)
+            _refuse_other_classes(shown, classes, folder.name, others)
+            order = len(files) + _stratified(of_more, profile.split_seed)
+            val, test = (order, test) if folder is val_folder else (val, order)
+            files, labels = files + more, np.concatenate([labels, of_more])
+    _refuse_doubles(files)
+    chosen_of = (train[: profile.train_size], val[: profile.val_size], np.sort(test[: profile.test_size]))
+    parts = [([files[i] for i in at], labels[at]) for at in chosen_of]
     chosen = [file for part, _ in parts for file in part]
     size = profile.store_size
     if size is None:
@@ -579,12 +593,14 @@ def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
     return Split(*(ImageSet.of(x, y, classes, "folder") for x, (_, y) in zip(pictures, parts, strict=True)))
 
 
-def _refuse_other_classes(root: str, train: Sequence[str], test: Sequence[str]) -> None:
-    """Refuse classes that only one of train/ and test/ has, named by side."""
-    sides = {"train/": sorted(set(train) - set(test)), "test/": sorted(set(test) - set(train))}
+def _refuse_other_classes(root: str, train: Sequence[str], part: str, others: Sequence[str]) -> None:
+    """Refuse classes that only one of train/ and another part has, named by side."""
+    sides = {"train/": sorted(set(train) - set(others)), f"{part}/": sorted(set(others) - set(train))}
     if any(sides.values()):
         only = "; ".join(f"only {side} has {', '.join(map(printable, n))}" for side, n in sides.items() if n)
-        raise ValueError(f"{root}: train/ and test/ must have the same classes, and {only}: add or remove these")
+        raise ValueError(
+            f"{root}: train/ and {part}/ must have the same classes, and {only}: add or remove these"
+        )
 
 
 def _check_memory(n: int, size: int, root: str | Path, remedy: str) -> None:

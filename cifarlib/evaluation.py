@@ -24,6 +24,8 @@ from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import binomtest, chi2, norm, rankdata
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from cifarlib import progress
+
 Array = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
@@ -1026,7 +1028,7 @@ def paired_bootstrap(
     _check_resampling(resamples, confidence)
     rng = np.random.default_rng(seed)
     differences = np.empty(resamples)
-    for i in range(resamples):
+    for i in progress.bar(range(resamples), what="bootstrap", unit="resample"):
         drawn = rng.integers(len(labels), size=len(labels))
         truth = labels[drawn]
         differences[i] = statistic(a.take(drawn, axis=0), truth) - statistic(b.take(drawn, axis=0), truth)

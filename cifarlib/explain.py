@@ -82,7 +82,7 @@ def grad_cam(
     maps = []
     with _recording(model, layer) as cam:
         recorded = cam.activations_and_grads
-        for start in range(0, len(images), batch_size):
+        for start in _starts(len(images), batch_size, "Grad-CAM"):
             batch = images[start : start + batch_size]
             logits = recorded(batch)
             if len(recorded.activations) != 1:
@@ -105,6 +105,11 @@ def grad_cam(
     found: npt.NDArray[np.float32] = np.concatenate(maps)
     peaks = found.max(axis=(1, 2), keepdims=True)
     return np.divide(found, peaks, out=found, where=peaks > 0)
+
+
+def _starts(n: int, batch_size: int, what: str) -> Iterator[int]:
+    """Yield where each batch of `n` images starts, under a bar."""
+    yield from progress.bar(range(0, n, batch_size), what=what, unit="batch")
 
 
 def _check_images(images: Tensor, batch_size: int = 1) -> None:
@@ -594,7 +599,7 @@ def _gated(model: nn.Module, images: Tensor, batch_size: int) -> tuple[Tensor, T
     handle = blocks[0].register_forward_hook(look)
     try:
         with _evaluating(model), torch.no_grad():
-            for start in range(0, len(images), batch_size):
+            for start in _starts(len(images), batch_size, "channel gates"):
                 model(images[start : start + batch_size])
     finally:
         handle.remove()

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarlib import documented, progress
 from cifarlib.recipes import nearest
-from cifarlib.text import code_span
+from cifarlib.text import code_span, printable
 
 if TYPE_CHECKING:
     import bs4
@@ -322,7 +322,7 @@ def run(request: Plan, *, say: Callable[[str], None] = print) -> bool:
         say(f"{job.level}: {job.notebook.name}")
         start = time.perf_counter()
         sha256 = hashlib.sha256(job.notebook.read_bytes()).hexdigest()
-        notebook, failure = _execute(job, request)
+        notebook, failure = _execute(job, request, say)
         seconds = time.perf_counter() - start
         page = Page(job.notebook.name, sha256, job.chosen, failure, seconds)
         _write_notebook(request.out / page.notebook, notebook)
@@ -338,20 +338,21 @@ def run(request: Plan, *, say: Callable[[str], None] = print) -> bool:
     return not failure
 
 
-def _execute(job: Job, request: Plan) -> tuple[nbformat.NotebookNode, str]:
+def _execute(job: Job, request: Plan, say: Callable[[str], None]) -> tuple[nbformat.NotebookNode, str]:
     """Execute one notebook in the caller's working directory; return it cleaned, and the failure or ''."""
     import nbclient.exceptions
     import nbformat
     import papermill
     import papermill.exceptions
 
-    source = nbformat.read(job.notebook, as_version=4)
+    source = _read_notebook(job.notebook)
     error: Exception | None = None
     with tempfile.TemporaryDirectory(prefix="cifarlib-") as scratch:
-        target = Path(scratch) / "executed.ipynb"
+        begun, target = Path(scratch) / "source.ipynb", Path(scratch) / "executed.ipynb"
+        nbformat.write(source, begun)
         try:
             papermill.execute_notebook(
-                _literal(job.notebook),
+                _literal(begun),
                 _literal(target),
                 parameters=job.parameters,
                 kernel_name="python3",
@@ -360,6 +361,7 @@ def _execute(job: Job, request: Plan) -> tuple[nbformat.NotebookNode, str]:
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
                 kernel_manager_class=_kernel_manager(),
+                on_cell_start=_section_teller(say, source),
             )
         except (papermill.exceptions.PapermillExecutionError, nbclient.exceptions.DeadKernelError) as caught:
             error = caught
@@ -367,6 +369,40 @@ def _execute(job: Job, request: Plan) -> tuple[nbformat.NotebookNode, str]:
     failure = "" if error is None else _failure(executed, source, error)
     scrub = _scrubber(request)
     return _clean(executed, source, scrub), scrub(failure)
+
+
+def _read_notebook(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook, and give cells the identifiers they lack: those that Colab saves have none."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.setdefault("id", f"cell-{number}")
+    notebook.nbformat_minor = max(5, notebook.nbformat_minor)  # the first with identifiers
+    return notebook
+
+
+def _section_teller(say: Callable[[str], None], source: nbformat.NotebookNode) -> Callable[..., None]:
+    """Return a hook for before each cell: it names a section as its first code is run, on a line that stays.
+
+    Cells are counted in the source notebook, from 1.
+
+    Bars are off in this kernel, whose output is saved: in a terminal and in a log these lines are what tells how
+    far a notebook is.
+    """
+    numbers = {cell.id: number for number, cell in enumerate(source.cells, start=1)}
+    heading = ""
+
+    def tell(cell: nbformat.NotebookNode, cell_index: int) -> None:
+        nonlocal heading
+        if cell.cell_type == "markdown":
+            found = re.findall(r"^##? +(.+)", cell.source, re.MULTILINE)
+            heading = found[-1] if found else heading
+        elif heading and cell.id in numbers:
+            say(f"  [cell {numbers[cell.id]} of {len(numbers)}] {printable(heading)}")
+            heading = ""
+
+    return tell
 
 
 def _kernel_manager() -> type:
@@ -459,7 +495,7 @@ def _clean(
         cells.append(cell)
     executed.cells = cells
     executed.metadata = source.metadata
-    executed.nbformat, executed.nbformat_minor = 4, 5
+    executed.nbformat, executed.nbformat_minor = source.nbformat, source.nbformat_minor
     return executed
 
 
@@ -671,6 +707,9 @@ def _provenance(results: Mapping[str, Any]) -> str:
     )
 
 
+_PHONE_FIGURE = 600  # pixels of a page, as style.css has it: at this width a figure's text is still read on a phone
+
+
 def _content(notebook: nbformat.NotebookNode, results: Mapping[str, Any]) -> bs4.BeautifulSoup:
     """Return the notebook's cells as HTML that stands by itself: headings in order, tables readable."""
     from nbconvert import HTMLExporter
@@ -701,6 +740,9 @@ def _content(notebook: nbformat.NotebookNode, results: Mapping[str, Any]) -> bs4
     for image in soup.find_all("img"):
         if _is_drawing(str(image["src"])):
             image["class"] = "drawing"
+        width = str(image.get("width", ""))
+        if width.isdecimal() and int(width) > _PHONE_FIGURE and image.parent.name == "figure":
+            image.parent["class"], image.parent["tabindex"] = "scroll", "0"  # a phone moves it under the finger
     pages = {page["notebook"]: page["page"] for page in results["pages"].values()}
     for link in soup.find_all("a", href=re.compile(r"\.ipynb$")):
         target = str(link["href"])
@@ -1117,11 +1159,10 @@ def _sha256(path: Path) -> str:
 
 def _cells(path: Path) -> dict[str, tuple[str, str]]:
     """Return a notebook's cells by id, in order: type and source, without injected parameters."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return {
-        cell["id"]: (cell["cell_type"], "".join(cell["source"]))
-        for cell in cells
-        if _INJECTED not in cell["metadata"].get("tags", [])
+        cell.id: (cell.cell_type, cell.source)
+        for cell in _read_notebook(path).cells
+        if _INJECTED not in cell.metadata.get("tags", [])
     }
 
 

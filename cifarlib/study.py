@@ -365,6 +365,9 @@ class Study:
     def claims(self, level: str, measures: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
         """Judge the claims of a level's document by the runs on disk; see `claims.table`.
 
+        The documents speak of CIFAR-10's classes: of other classes only those claims are returned that the runs
+        decide, and it is said how many.
+
         Args:
             level: `level1` to `level4`.
             measures: What the notebook measured besides, as `claims.Evidence` describes.
@@ -381,7 +384,15 @@ class Study:
             measures=dict(measures or {}) | {"attributes": self._attributes()},
             repeats={name: runs for name, runs in repeats.items() if runs},
         )
-        return claims.table(level, evidence)
+        rows = claims.table(level, evidence)
+        if documented.of_its_classes(self.classes):
+            return rows
+        decided = [row for row in rows if row["verdict"] != claims.VERDICTS[2]]
+        print(
+            f"The document speaks of CIFAR-10: of its {len(rows)} claims the {len(decided)} are listed that can be "
+            "judged on these classes."
+        )
+        return decided
 
     def _attributes(self) -> dict[str, np.ndarray]:
         return {name: values.cpu().numpy() for name, values in self.split.test.attributes.items()}

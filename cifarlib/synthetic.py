@@ -25,6 +25,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from cifarlib import progress
+
 Field: TypeAlias = np.ndarray  # float32 [B, size, size], a value per pixel
 Scalar: TypeAlias = "np.ndarray | float"  # float32 [B, 1, 1], a value per image, or one for all
 Point: TypeAlias = "tuple[Scalar, Scalar]"
@@ -843,7 +845,7 @@ def draw(n: int, *, seed: int, classes: Sequence[str] = CLASSES, size: int = 32)
         occlusion=np.empty(n, np.float32),
         classes=classes,
     )
-    for label, name in enumerate(classes):
+    for label, name in enumerate(progress.bar(classes, what="drawing images", unit="class")):
         kind = _KINDS[name]
         for number, view in enumerate(kind.views):
             seen = (rows[:, 0] * len(kind.views)).astype(int) == number

@@ -615,9 +615,8 @@ def staircase(results: Mapping[str, Mapping[str, Any]], documented_setting: bool
 
 def claims(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
     """Lay out a claims table, as `claims.table` returns it, one claim a row."""
-    frame = pd.DataFrame(list(rows))
-    frame.index = pd.Index([f"{i + 1}" for i in range(len(frame))])
-    return frame[["section", "claim", "verdict", "evidence", "rule"]]
+    frame = pd.DataFrame(list(rows), columns=["section", "claim", "verdict", "evidence", "rule"])
+    return frame.set_index(pd.Index([f"{i + 1}" for i in range(len(frame))]))
 
 
 def show_claims(rows: Sequence[Mapping[str, str]]) -> None:

@@ -396,6 +396,43 @@ def test_a_folder_with_train(tmp_path: Path, with_test: bool) -> None:
     assert [p.labels.bincount().tolist() for p in (split.train, split.val, split.test)] == expected
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+@pytest.mark.parametrize("with_test", [False, True])
+def test_a_folder_with_validation_images_of_its_own(tmp_path: Path, name: str, with_test: bool) -> None:
+    """They validate, and nothing else does; what has no folder is split off the training images."""
+    root = tmp_path / "root"
+    write_folder(root / "train", {"cat": 30, "dog": 15})
+    write_folder(root / name, {"cat": 4, "dog": 2}, size=(40, 32))
+    if with_test:
+        write_folder(root / "test", {"cat": 7, "dog": 3})
+    split = load(replace(FULL, store_size=32), root)
+    own = {"train": [30, 15], "val": [4, 2], "test": [7, 3]}
+    expected = own if with_test else {"train": [24, 12], "val": [4, 2], "test": [6, 3]}
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    assert {at: part.labels.bincount().tolist() for at, part in parts.items()} == expected
+    # The same images as a folder of their own, in whatever order.
+    alone = load(replace(FULL, store_size=32), write_alone(tmp_path / "alone", root / name))
+    wanted = torch.cat([alone.train.images, alone.val.images, alone.test.images])
+    found = {image.numpy().tobytes() for image in split.val.images}
+    assert found == {image.numpy().tobytes() for image in wanted}
+
+
+def write_alone(root: Path, part: Path) -> Path:
+    """Copy a part often enough that it can be split; doubled images are single in a set of bytes."""
+    for file in part.rglob("*.png"):
+        folder = root / file.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for copy in range(6):
+            (folder / f"{copy}-{file.name}").write_bytes(file.read_bytes())
+    return root
+
+
+def test_a_class_named_val_is_a_class(tmp_path: Path) -> None:
+    """Only beside train/ it is anything else."""
+    write_folder(tmp_path, {"val": 6, "key": 6})
+    assert load(FULL, tmp_path).classes == ("key", "val")
+
+
 def test_a_capped_folder_decodes_only_what_it_keeps(tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 60, "dog": 60})
     kept = load(replace(FULL, train_size=20, val_size=10, test_size=10), tmp_path)
@@ -513,6 +550,17 @@ def break_test_only(root: Path) -> None:
 def break_classes_differ(root: Path) -> None:
     write_folder(root / "train", TWELVE)
     write_folder(root / "test", {"cat": 2, "fox": 2})
+
+
+def break_val_classes_differ(root: Path) -> None:
+    write_folder(root / "train", TWELVE)
+    write_folder(root / "valid", {"cat": 2, "fox": 2})
+
+
+def break_two_vals(root: Path) -> None:
+    write_folder(root / "train", TWELVE)
+    for name in ("val", "validation"):
+        write_folder(root / name, TWELVE)
 
 
 def break_not_an_image(root: Path) -> None:
@@ -703,6 +751,8 @@ def break_bomb(root: Path) -> None:
         (break_too_few, r"class 'dog' of .* has 5 images: to be split, each class needs 6 or more"),
         (break_test_only, r"test/ without train/"),
         (break_classes_differ, r"only train/ has dog; only test/ has fox"),
+        (break_val_classes_differ, r"train/ and valid/ must have the same classes, and only train/ has dog; only val"),
+        (break_two_vals, r"holds val/ and validation/: keep the one whose images are to validate"),
         (break_not_an_image, r"cat.003\.png cannot be read as PNG, JPEG or WebP: replace or remove it"),
         (break_renamed, r"dog.003\.png cannot be read as PNG, JPEG or WebP: replace or remove it"),
         (break_empty_file, r"dog.003\.png cannot be read, it is empty: replace or remove it"),

@@ -239,6 +239,19 @@ def test_dark_pages_do_not_glare(tab: Tab, folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "index"])
+def test_a_wide_figure_keeps_its_text_readable_on_a_phone(tab: Tab, folder: Path, name: str) -> None:
+    """It scrolls within its own frame, also by the keyboard, and the page does not."""
+    wide = "[...document.querySelectorAll('figure')].filter(f => f.firstElementChild.getAttribute('width') > 600)"
+    drawn = f"{wide}.map(f => [f.firstElementChild.clientWidth, f.scrollWidth > f.clientWidth, f.tabIndex])"
+    tab.open(folder / f"{name}.html", 390)
+    figures = tab.evaluate(drawn)
+    assert figures and figures == [[600, True, 0]] * len(figures)
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    tab.open(folder / f"{name}.html", 1280)
+    assert not any(scrolls for _, scrolls, _ in tab.evaluate(drawn))
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "index"])
 def test_a_table_of_texts_is_a_list_on_a_phone_and_stays_a_table_to_a_screen_reader(
     tab: Tab, folder: Path, name: str
 ) -> None:

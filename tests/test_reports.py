@@ -135,10 +135,33 @@ def test_levels_run_until_one_fails(made: Any) -> None:
     }
     said = process.stdout
     assert "epoch 1/2\nepoch 2/2\n" in said
+    # A section is named as its first code is run, and before what that prints; "About level2" has parameters only.
+    assert re.search(r"level2: level2_x.ipynb\n  \[cell 2 of 4\] About level2\n", said)
+    assert re.search(r"\n  \[cell 4 of 4\] A second title\nTrue float 0.001\n", said)
+    assert "Deep" not in said and "Results" not in said  # without code before the next heading
     assert re.search(r"level2: done in \d", said)
     assert "cell 4 of 5 (items = {}): KeyError: '<b>key</b>'" in said
     assert "level4" not in said
     assert (out / "index.html").resolve().as_uri() in said
+
+
+def test_a_notebook_saved_by_colab_is_executed_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Colab saves version 4.0, whose cells have no identifiers."""
+    shown = [new_markdown_cell("## Mine"), new_code_cell("print('as changed in Colab')")]
+    path = write(tmp_path / "saved", "level1", shown)
+    saved = json.loads(path.read_text())
+    saved["nbformat_minor"] = 0
+    for cell in saved["cells"]:
+        del cell["id"]
+    path.write_text(json.dumps(saved))
+    out = tmp_path / "out"
+    asked = ["level1", "--notebooks", str(path.parent), "--out", str(out)]
+    assert report(*asked, "--seed", "2") == 0
+    assert "  [cell 4 of 4] Mine\nas changed in Colab\n" in capfd.readouterr().out
+    executed = nbformat.read(out / path.name, as_version=4)
+    nbformat.validate(executed)
+    assert [cell.id for cell in executed.cells] == ["cell-1", "cell-2", "injected-parameters", "cell-3", "cell-4"]
+    assert "Mine" in (out / "level1_x.html").read_text()
 
 
 def test_the_partial_notebook_and_its_page_show_the_error(made: Any) -> None:

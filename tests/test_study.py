@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cifarlib import Study, data, evaluation, models, recipes, robustness, training
+from cifarlib import Study, data, evaluation, models, recipes, robustness, tables, training
 from cifarlib.runs import RunError
 
 # The whole study in seconds: few small images, one epoch, no pretraining.
@@ -288,6 +288,30 @@ def test_a_damaged_run_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="damaged"):
         study(tmp_path).run("level1")
     assert (path / "model.safetensors").exists()
+
+
+def test_of_other_classes_only_the_claims_that_are_decided_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("beech", "maple", "oak"):
+        (tmp_path / "leaves" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "leaves" / name / f"{i}.png")
+    sizes = {"train_size": None, "val_size": None, "test_size": None}
+    here = Study(
+        "full",
+        run_root=tmp_path / "runs",
+        data_root=tmp_path / "leaves",
+        overrides=SMALL | sizes | {"weights": "none"},
+    )
+    here.run("level1")
+    capsys.readouterr()
+    rows = here.claims("level1")
+    assert 0 < len(rows) < 31 and {row["verdict"] for row in rows} <= {"holds", "does not hold"}
+    assert f"of its 31 claims the {len(rows)} are listed that can be judged" in capsys.readouterr().out
+    assert list(tables.claims([]).columns) == list(tables.claims(rows).columns)  # none at all is a table too
 
 
 def test_documented_figures_count_only_in_the_documents_setting(root: Path) -> None:
