@@ -36,7 +36,7 @@ report: $(STAMP) ## the whole study on CIFAR-10 with ImageNet weights, on a GPU 
 	@$(CIFARLIB) report --profile full --out reports/full
 
 test: $(STAMP) ## unit tests, doctests and notebook tests
-	@$(ENV_PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(ENV_PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov
 
 faults: $(STAMP) ## the whole fault suite: kills, damage, full disks, bad input; some minutes
 	@$(ENV_PYTHON) -m pytest tests/faults tests/test_downloads.py --full-faults -q
@@ -70,7 +70,7 @@ constraints: $(STAMP) ## take the newest version of every dependency and pin it 
 	@mv constraints.txt.new constraints.txt
 
 clean: ## remove caches and build leftovers; keep .venv, data, runs and reports
-	@rm -rf .pytest_cache .ruff_cache .mypy_cache build dist cifarlib.egg-info
+	@rm -rf .coverage .pytest_cache .ruff_cache .mypy_cache build dist cifarlib.egg-info
 	@find $(wildcard cifarlib tests notebooks benchmarks) \
 	   \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
