@@ -3,6 +3,7 @@
 #   make demo PYTHON=python3.12     another Python to make the environment with
 #   make demo VENV=path             another folder, or an existing environment to install into
 #   make bench BENCH=--help         what else can be measured
+#   make test PYTEST=--cov          the tests, and how much of cifarlib they run: some minutes more
 #   make badges REPO=owner/name     the repository that the badges and the notebooks' set-up cells lead to
 
 VENV ?= .venv
@@ -36,7 +37,7 @@ report: $(STAMP) ## the whole study on CIFAR-10 with ImageNet weights, on a GPU 
 	@$(CIFARLIB) report --profile full --out reports/full
 
 test: $(STAMP) ## unit tests, doctests and notebook tests
-	@$(ENV_PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov
+	@$(ENV_PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 faults: $(STAMP) ## the whole fault suite: kills, damage, full disks, bad input; some minutes
 	@$(ENV_PYTHON) -m pytest tests/faults tests/test_downloads.py --full-faults -q

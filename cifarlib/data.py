@@ -598,9 +598,7 @@ def _refuse_other_classes(root: str, train: Sequence[str], part: str, others: Se
     sides = {"train/": sorted(set(train) - set(others)), f"{part}/": sorted(set(others) - set(train))}
     if any(sides.values()):
         only = "; ".join(f"only {side} has {', '.join(map(printable, n))}" for side, n in sides.items() if n)
-        raise ValueError(
-            f"{root}: train/ and {part}/ must have the same classes, and {only}: add or remove these"
-        )
+        raise ValueError(f"{root}: train/ and {part}/ must have the same classes, and {only}: add or remove these")
 
 
 def _check_memory(n: int, size: int, root: str | Path, remedy: str) -> None:

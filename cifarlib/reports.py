@@ -707,7 +707,7 @@ def _provenance(results: Mapping[str, Any]) -> str:
     )
 
 
-_PHONE_FIGURE = 600  # pixels of a page, as style.css has it: at this width a figure's text is still read on a phone
+_PHONE_FIGURE = 600  # pixels, as style.css has it: so wide a figure's text can still be read on a phone
 
 
 def _content(notebook: nbformat.NotebookNode, results: Mapping[str, Any]) -> bs4.BeautifulSoup:
@@ -740,9 +740,9 @@ def _content(notebook: nbformat.NotebookNode, results: Mapping[str, Any]) -> bs4
     for image in soup.find_all("img"):
         if _is_drawing(str(image["src"])):
             image["class"] = "drawing"
-        width = str(image.get("width", ""))
-        if width.isdecimal() and int(width) > _PHONE_FIGURE and image.parent.name == "figure":
-            image.parent["class"], image.parent["tabindex"] = "scroll", "0"  # a phone moves it under the finger
+        width, figure = str(image.get("width", "")), image.find_parent("figure")
+        if figure and width.isdecimal() and int(width) > _PHONE_FIGURE:
+            figure["class"], figure["tabindex"] = "scroll", "0"  # a phone moves it under the finger
     pages = {page["notebook"]: page["page"] for page in results["pages"].values()}
     for link in soup.find_all("a", href=re.compile(r"\.ipynb$")):
         target = str(link["href"])

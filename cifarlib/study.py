@@ -389,8 +389,8 @@ class Study:
             return rows
         decided = [row for row in rows if row["verdict"] != claims.VERDICTS[2]]
         print(
-            f"The document speaks of CIFAR-10: of its {len(rows)} claims the {len(decided)} are listed that can be "
-            "judged on these classes."
+            f"The document speaks of CIFAR-10: of its {len(rows)} claims the {len(decided)} are listed that "
+            "can be judged on these classes."
         )
         return decided
 

@@ -751,7 +751,10 @@ def break_bomb(root: Path) -> None:
         (break_too_few, r"class 'dog' of .* has 5 images: to be split, each class needs 6 or more"),
         (break_test_only, r"test/ without train/"),
         (break_classes_differ, r"only train/ has dog; only test/ has fox"),
-        (break_val_classes_differ, r"train/ and valid/ must have the same classes, and only train/ has dog; only val"),
+        (
+            break_val_classes_differ,
+            r"train/ and valid/ must have the same classes, and only train/ has dog; only val",
+        ),
         (break_two_vals, r"holds val/ and validation/: keep the one whose images are to validate"),
         (break_not_an_image, r"cat.003\.png cannot be read as PNG, JPEG or WebP: replace or remove it"),
         (break_renamed, r"dog.003\.png cannot be read as PNG, JPEG or WebP: replace or remove it"),
