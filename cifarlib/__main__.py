@@ -172,6 +172,7 @@ def parser() -> argparse.ArgumentParser:
         "as YAML (repeatable)",
     )
     add("--notebooks", metavar="DIR", help="where the notebooks are (default: beside the package)")
+    add("--note", default="", metavar="TEXT", help="Markdown for the top of every page: what this run is, say")
     add("--readme", metavar="FILE", help="also put the results table into this Markdown file, between its marks")
     add("--check", metavar="DIR", help="run nothing: compare the reports in DIR with the present notebooks")
     evaluate = commands.add_parser(
@@ -314,6 +315,7 @@ def _report(options: argparse.Namespace) -> int:
             parameters={name: reports.parse_value(text) for name, text in options.parameters},
             overrides=dict(map(_field, options.fields)),
             notebooks=options.notebooks,
+            note=options.note,
         )
     except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
         return _refuse(error)

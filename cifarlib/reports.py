@@ -101,6 +101,7 @@ class Plan:
     jobs: tuple[Job, ...]
     pages: dict[str, Page]
     overrides: dict[str, Any]
+    note: str = ""
 
 
 def plan(
@@ -114,6 +115,7 @@ def plan(
     parameters: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     notebooks: str | Path | None = None,
+    note: str = "",
 ) -> Plan:
     """Check a request for reports: names and values, images, weights and room; no report and no run is written.
 
@@ -127,6 +129,7 @@ def plan(
         parameters: Further notebook parameters by name; each goes to the notebooks that declare it.
         overrides: Recipe or profile fields, as for `recipes.resolve`.
         notebooks: Folder of the notebooks; None for the one beside the package.
+        note: Markdown for the top of every page, beneath what the study says of itself; none keeps an earlier one.
 
     Raises:
         ValueError: an unknown level, profile, parameter or field, named with the nearest right one, a value
@@ -166,7 +169,7 @@ def plan(
         raise ValueError(
             f"--out {folder} is where the notebooks are, and would overwrite them: choose another folder"
         )
-    request = Plan(study, folder, tuple(jobs), {}, dict(overrides or {}))
+    request = Plan(study, folder, tuple(jobs), {}, dict(overrides or {}), note)
     request = replace(request, pages=_earlier_pages(request))
     runs.check_disk(folder, _REPORT_BYTES)
     study.check(*chosen_levels)
@@ -612,7 +615,8 @@ def _strict(value: Any) -> Any:
 def _publish(request: Plan, pages: Mapping[str, Page]) -> None:
     """Write results.json, every page and the index, as they stand after the latest level."""
     found = _scrubber(request)(_strict(collect(request.study)))
-    earlier = (_read_results(request.out) or {}).get("pages", {})
+    before = _read_results(request.out) or {}
+    earlier = before.get("pages", {})
     for level, page in pages.items():
         if level in found["levels"]:
             found["levels"][level]["claims"] = _claims(request.out / page.notebook)
@@ -621,6 +625,7 @@ def _publish(request: Plan, pages: Mapping[str, Page]) -> None:
         "seed": request.study.seed,
         "overrides": _strict(request.overrides),
         "notice": found["notice"],
+        "note": request.note or (before.get("note", "") if request.pages else ""),
         "comparable": found["comparable"],
         "data": found["data"],
         "environment": found["environment"],
@@ -652,7 +657,7 @@ def write_pages(folder: Path, results: Mapping[str, Any]) -> None:
     import nbformat
 
     write_text(folder / "results.json", json.dumps(results, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-    shared = {"notice": _markdown(results["notice"]), "provenance": _provenance(results)}
+    shared = {"notice": _markdown(_told(results)), "provenance": _provenance(results)}
     for level, page in results["pages"].items():
         content = _content(nbformat.read(folder / page["notebook"], as_version=4), results)
         title = content.find_all("h1")[0].get_text(" ", strip=True)
@@ -667,6 +672,11 @@ def write_pages(folder: Path, results: Mapping[str, Any]) -> None:
         write_text(folder / page["page"], html)
     html = _render("index.html.j2", nav=_navigation(results, "index"), **shared, **_index(results))
     write_text(folder / "index.html", html)
+
+
+def _told(results: Mapping[str, Any]) -> str:
+    """Return what is said above everything else, in Markdown: the study's own words, and whoever ran it."""
+    return "\n\n".join(filter(None, [results["notice"], results.get("note")]))
 
 
 def _render(template: str, **values: Any) -> str:
@@ -879,14 +889,15 @@ _MARKS = "<!-- results: written by `make demo`, not by hand -->", "<!-- end of r
 def results_table(results: Mapping[str, Any]) -> str:
     """Return the levels' accuracies as a Markdown table, with the notice that belongs to them."""
     lines = [
-        results["notice"],
+        _told(results),
         "",
         "| level | model | documented | measured here (95 % interval) | test images right | training time |",
         "|---|---|---:|---:|---:|---:|",
     ]
+    stated = documented.of_its_classes((results["data"] or {}).get("classes", ()))
     for name, level in documented.LEVELS.items():
         found = results["levels"].get(name)
-        cells = [_label(name), level.model, _percent(level.test_accuracy)]
+        cells = [_label(name), level.model, _percent(level.test_accuracy if stated else None)]
         if found is None:
             cells += ["not run", "", ""]
         else:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import bs4
 import nbformat
@@ -131,6 +132,28 @@ class TestForm:
         assert "google.colab" in notebook.cells[1].source
         everything = "\n".join(cell.source for cell in notebook.cells)
         assert set(re.findall(r"github\.com/([\w-]+/[\w-]+)", everything)) == {slug}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(("where", "installs"), [("here", 0), ("Colab", 1), ("Kaggle", 1)])
+def test_the_setup_cell_installs_where_nothing_can_be_installed_beforehand(
+    path: Path, where: str, installs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its `%pip` really does is seen by `make colab`."""
+    source = nbformat.read(path, as_version=4).cells[1].source
+    absent = source.replace('find_spec("cifarlib")', 'find_spec("cifarlib_that_is_not_there")')
+    assert absent != source
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    if where == "Colab":
+        monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    if where == "Kaggle":
+        monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    asked: list[str] = []
+    shell = SimpleNamespace(run_line_magic=lambda name, line: asked.append(f"{name} {line}"))
+    for text in (absent, source):  # where cifarlib is there, nothing is installed
+        exec(TransformerManager().transform_cell(text), {"get_ipython": lambda: shell})
+    assert len(asked) == installs
+    assert all(line.startswith("pip install") and "cifarlib @ git+https" in line for line in asked)
 
 
 def test_badges_are_stamped_with_another_address_and_back(tmp_path: Path) -> None:

@@ -483,8 +483,15 @@ def test_a_level_can_be_added_and_check_sees_one_changed_cell(
     write(notebooks, "level3", [new_code_cell("1 + 1")])
     where = ["--notebooks", str(notebooks)]
     first = (folder / "level1_x.ipynb").read_bytes()
-    assert report("3", "level4", *where, "--out", str(folder), "--seed", "3") == 0
+    study = [*where, "--out", str(folder), "--seed", "3"]
+    assert report("3", *study, "--note", "On *a laptop*.<script>x</script>") == 0
+    assert report("level4", *study) == 0
     assert (folder / "level1_x.ipynb").read_bytes() == first
+    for name in ("index", "level1_x", "level3_x", "level4_x"):  # a level added later keeps the note
+        notice = soup(folder / f"{name}.html").find(class_="notice")
+        assert notice.em.get_text() == "a laptop" and not notice.find("script")
+        assert "Built-in images, not CIFAR-10" in notice.get_text()
+    assert "On *a laptop*." in reports.results_table(json.loads((folder / "results.json").read_text()))
     assert not soup(folder / "level1_x.html").find(class_="absent"), "every page links the new levels"
 
     capsys.readouterr()
