@@ -145,9 +145,9 @@ def load(profile: Profile, data_root: str | Path = "data", *, image_size: int = 
     it holds one (`train/<class>/*` with or without `val/<class>/*` and `test/<class>/*`, or `<class>/*`; PNG,
     JPEG or WebP), else the official CIFAR-10 archive, which is downloaded there when it is missing. In an image
     folder, links are followed to what lies within `data_root` and no further. CIFAR-10's 50,000 training images
-    are split 40,000 to 10,000 and its test set stays the test set. Of an image folder, `val` (or `valid`, or
-    `validation`) and `test` are taken as they are; what is missing is split off the training images, 4 to 1, or
-    4 to 1 to 1 where both are. The profile's sizes then cap each part.
+    are split 40,000 to 10,000 and its test set stays the test set. Of an image folder, `val` and `test` are taken
+    as they are (`training`, `valid`, `validation`, `testing` and other capitals mean the same); what is missing is
+    split off the training images, 4 to 1, or 4 to 1 to 1 where both are. The profile's sizes then cap each part.
     Every split and every cap is stratified and depends on `profile.split_seed` alone. `train` and `val` come
     interleaved by class, `test` in the order of its source.
 
@@ -193,6 +193,12 @@ def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:
         members = rng.permutation(np.flatnonzero(labels == label))
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
     return np.argsort(place, kind="stable")
+
+
+def repeated(images: ImageSet, *others: ImageSet) -> int:
+    """Count the images that one of the others holds too, to the last pixel."""
+    seen = {image.tobytes() for other in others for image in other.images.cpu().numpy()}
+    return sum(image.tobytes() in seen for image in images.images.cpu().numpy())
 
 
 def sample(images: ImageSet, n: int, seed: int = 0) -> ImageSet:
@@ -371,13 +377,14 @@ def _official(profile: Profile, path: Path) -> Split:
 
 # --- Image folders -----------------------------------------------------------------------------------------
 
-_READ = (".png", ".jpg", ".jpeg", ".webp")
+_READ = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 _NOT_READ = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".ppm", ".tif", ".tiff")
 _MAX_PIXELS = 50_000_000  # a larger picture is more likely a mistake or an attack than a photograph
 _MAX_BYTES = 256 * 2**20  # more than so many pixels take even where nothing is compressed
 _MIN_SIDE = 8  # pixels; what is smaller is a spacer or a broken thumbnail
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
-_VAL_NAMES = ("val", "valid", "validation")  # as folders of images have it
+_PART_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # folders, in any capitals
+_PART_OF |= dict.fromkeys(("val", "valid", "validation"), "val")
 _NAMED, _COLLECTED = 5, 1000  # images that an error names, and after how many bad ones reading stops
 
 
@@ -481,9 +488,9 @@ def holds_images(root: Path) -> bool:
         link = entry.is_symlink()
         if not os.path.isdir(entry.path):
             broken |= link and not os.path.exists(entry.path)
-            if not (link and entry.name in ("train", "test")):
+            if not (link and entry.name.casefold() in _PART_OF):
                 continue
-        if entry.name in ("train", "test") or _may_hold_images(entry.path):
+        if entry.name.casefold() in _PART_OF or _may_hold_images(entry.path):
             return True
     # Images without class folders are an error to report, unless they merely lie beside the archive. So are links
     # that lead nowhere: of a disk that is not there, perhaps.
@@ -500,21 +507,28 @@ def _may_hold_images(folder: str) -> bool:
     return bool(unknown)
 
 
-def _part(root: Path, name: str, within: str) -> Path | None:
-    """Return the folder `train` or `test` of a data root, or None where there is none."""
-    part = root / name
-    if part.is_symlink():
-        _target(part, within)
-    return part if part.is_dir() else None
+def _parts(root: Path, within: str) -> dict[str, Path]:
+    """Return the folders of a data root that are its parts, by `train`, `val`, `test`; none if it holds classes.
 
-
-def _val_part(root: Path, within: str) -> Path | None:
-    """Return the folder of the validation images beside train/, or None; ValueError where there are several."""
-    found = [part for name in _VAL_NAMES if (part := _part(root, name, within))]
-    if len(found) > 1:
-        names = " and ".join(f"{part.name}/" for part in found)
-        raise ValueError(f"{printable(root)} holds {names}: keep the one whose images are to validate")
-    return found[0] if found else None
+    A folder with a part's name is a class where it holds images itself and lies among other class folders.
+    """
+    found: dict[str, Path] = {}
+    others = False
+    for entry in _entries(root):
+        part = _PART_OF.get(entry.name.casefold())
+        if part and entry.is_symlink():
+            _target(entry.path, within)
+        if not os.path.isdir(entry.path):
+            continue
+        if part in found:
+            raise ValueError(
+                f"{printable(root)} holds {found[part].name}/ and {entry.name}/, which mean the same: keep one"
+            )
+        if part:
+            found[part] = Path(entry.path)
+        else:
+            others |= _may_hold_images(entry.path)
+    return {} if others and all(map(_loose, found.values())) else found
 
 
 def _files(root: Path, within: str) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
@@ -559,10 +573,11 @@ def _refuse_doubles(files: Sequence[str]) -> None:
 
 def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
     within, shown = os.path.realpath(root), printable(root)
-    train_folder, test_folder = (_part(root, name, within) for name in ("train", "test"))
-    if test_folder and not train_folder:
-        raise ValueError(f"{shown} holds test/ without train/: add train/, or move the class folders up")
-    val_folder = _val_part(root, within) if train_folder else None
+    train_folder, val_folder, test_folder = map(_parts(root, within).get, ("train", "val", "test"))
+    if train_folder:
+        _refuse_unused(root, (train_folder, val_folder, test_folder))
+    elif lonely := val_folder or test_folder:
+        raise ValueError(f"{shown} holds {lonely.name}/ without train/: add train/, or move the class folders up")
     files, labels, classes = _files(train_folder or root, within)
     # What has no folder of its own is split off: four shares are trained on, and one is each of the others.
     n, shares = len(files), 4 + (val_folder is None) + (test_folder is None)
@@ -591,6 +606,21 @@ def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
     # All at once, so that what is wrong with any of them is said together.
     pictures = np.split(_decode(chosen, size), np.cumsum([len(part) for part, _ in parts])[:-1])
     return Split(*(ImageSet.of(x, y, classes, "folder") for x, (_, y) in zip(pictures, parts, strict=True)))
+
+
+def _refuse_unused(root: Path, parts: Sequence[Path | None]) -> None:
+    """Refuse images beside the parts of a data root: they would be left out."""
+    if loose := _loose(root):
+        raise ValueError(
+            f"image {printable(loose)} lies in {printable(root)} beside train/, and is not used: move it into a "
+            "class folder of train/, or away"
+        )
+    for entry in _entries(root):
+        if Path(entry.path) not in parts and os.path.isdir(entry.path) and _may_hold_images(entry.path):
+            raise ValueError(
+                f"folder {printable(entry.name)} of {printable(root)} lies beside train/, and its images are not "
+                "used: move it into train/ if it is a class, else away"
+            )
 
 
 def _refuse_other_classes(root: str, train: Sequence[str], part: str, others: Sequence[str]) -> None:
@@ -637,7 +667,7 @@ def load_test(path: str | Path, classes: Sequence[str], size: int) -> ImageSet:
             raise ValueError(f"{printable(root)} holds several test sets: name one of {names}")
         return _arrays(pairs[0], classes, size)
     within = os.path.realpath(root)
-    folder = _part(root, "test", within) or root
+    folder = _parts(root, within).get("test", root)
     # Names are compared as one reads them: another system may compose an accented letter differently.
     known = {unicodedata.normalize("NFC", name): label for label, name in enumerate(classes)}
     found = {place: list(_images(place, within)) for place in _classes(folder, within)}

@@ -190,6 +190,15 @@ def build(recipe: Recipe, num_classes: int, weights: Mapping[str, Tensor] | None
     return _channels_last(Classifier(trunk, tail, cam_layer))
 
 
+def map_size(recipe: Recipe) -> int:
+    """Return the side of a class activation map of the recipe's model, in pixels: an image's, halved five times.
+
+    A dilated ResNet halves four times. ConvNeXt's blocks round down, the others up.
+    """
+    stride = 16 if recipe.dilation else 32
+    return recipe.image_size // stride if recipe.model == "convnext_tiny" else -(-recipe.image_size // stride)
+
+
 def _channels_last(module: M) -> M:
     """Lay convolutions out as NHWC, which fast kernels want."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it

@@ -172,7 +172,9 @@ def plan(
     request = Plan(study, folder, tuple(jobs), {}, dict(overrides or {}), note)
     request = replace(request, pages=_earlier_pages(request))
     runs.check_disk(folder, _REPORT_BYTES)
-    study.check(*chosen_levels)
+    study.check(*chosen_levels, maps=("level2", "level3") if "level3" in chosen_levels else ())
+    if not study.builtin:  # built-in ones follow from the settings
+        request = replace(request, pages=_earlier_pages(request, study.split.fingerprint))
     if given.get("second_test"):
         study.load_test(given["second_test"])
     study.release_images()  # the kernels read them themselves, and need the memory
@@ -198,7 +200,6 @@ def parse_value(text: str) -> Any:
     Raises:
         ValueError: the text is no YAML value.
     """
-    _require("yaml")
     import yaml  # type: ignore[import-untyped]
 
     try:
@@ -263,13 +264,19 @@ def _check_type(name: str, value: Any, parameter: Mapping[str, Any]) -> None:
         )
 
 
-def _earlier_pages(request: Plan) -> dict[str, Page]:
+def _earlier_pages(request: Plan, fingerprint: str = "") -> dict[str, Page]:
     """Return the pages that the folder already holds of this very study, by level.
 
-    Pages of another one would stand beside results that are not theirs: they are replaced together, or not.
+    Pages of another one would stand beside results that are not theirs: they are replaced together, or not. Its
+    images are compared where their fingerprint is given.
     """
     earlier = _read_results(request.out)
     if earlier is None:
+        if (request.out / "index.html").exists():
+            raise ValueError(
+                f"{request.out} holds an index.html that is no report's, and it would be overwritten: choose "
+                "another --out"
+            )
         return {}
     pages = {
         level: Page(
@@ -287,6 +294,8 @@ def _earlier_pages(request: Plan) -> dict[str, Page]:
         "seed": request.study.seed,
         "overrides": _strict(request.overrides),
     }
+    if fingerprint and earlier["data"]:
+        earlier, now = earlier | {"images": earlier["data"]["fingerprint"]}, now | {"images": fingerprint}
     differ = [key for key, value in now.items() if earlier.get(key) != value]
     if not differ:
         return pages
@@ -741,18 +750,22 @@ def _content(notebook: nbformat.NotebookNode, results: Mapping[str, Any]) -> bs4
         # One h1, the first; below it no level is skipped.
         depth = 1 if depth == 0 else max(2, min(int(heading.name[1]), depth + 1))
         heading.name = f"h{depth}"
-    title = ""
+    title, tables = "", 0
     for element in soup.find_all(re.compile("^(h[1-6]|table)$")):
         if element.name == "table":
-            _tidy_table(soup, element, title)
+            tables += 1
+            _tidy_table(soup, element, f"Table {tables}" + f": {title}" * bool(title))
         else:
             title = element.get_text(" ", strip=True)
-    for image in soup.find_all("img"):
+    for number, printed in enumerate(soup.select("pre[tabindex]"), start=1):
+        printed["role"], printed["aria-label"] = "group", f"Output {number}"
+    for number, image in enumerate(soup.find_all("img"), start=1):
         if _is_drawing(str(image["src"])):
             image["class"] = "drawing"
         width, figure = str(image.get("width", "")), image.find_parent("figure")
         if figure and width.isdecimal() and int(width) > _PHONE_FIGURE:
             figure["class"], figure["tabindex"] = "scroll", "0"  # a phone moves it under the finger
+            figure["aria-label"] = f"Figure {number}"
     pages = {page["notebook"]: page["page"] for page in results["pages"].values()}
     for link in soup.find_all("a", href=re.compile(r"\.ipynb$")):
         target = str(link["href"])
@@ -814,8 +827,8 @@ _SHORT = 18  # characters; a row's name of fewer is not broken
 _ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tr": "row", "td": "cell"}
 
 
-def _tidy_table(soup: bs4.BeautifulSoup, table: bs4.Tag, title: str) -> None:
-    """Give a table scopes, columns of numbers aligned right, and a frame of its own to scroll in.
+def _tidy_table(soup: bs4.BeautifulSoup, table: bs4.Tag, label: str) -> None:
+    """Give a table a label, scopes, columns of numbers aligned right, and a frame of its own to scroll in.
 
     Where several columns are of long texts, a phone shows a row as a block, with the headings before its cells.
     """
@@ -861,7 +874,6 @@ def _tidy_table(soup: bs4.BeautifulSoup, table: bs4.Tag, title: str) -> None:
             role = {"col": "columnheader", "row": "rowheader"}.get(str(element.get("scope")))
             if role or element.name in _ROLES:
                 element["role"] = role or _ROLES[element.name]
-    label = f"Table: {title}" if title else "Table"
     # A group and no region: thirty tables would be thirty landmarks.
     frame = {"class": "table", "tabindex": "0", "role": "group", "aria-label": label}
     table.wrap(soup.new_tag("div", attrs=frame))
@@ -1006,8 +1018,6 @@ def _index(results: Mapping[str, Any]) -> dict[str, Any]:
         "classes": _classes(levels),
         "cost_figure": _picture(lambda width: plotting.cost(drawn, width=width)) if len(drawn) > 1 else None,
         "costs": _costs(levels),
-        # A results.json of before these were kept can still be shown.
-        "stale": any("history" not in values or "recall" not in values for values in levels.values()),
         "facts": _facts(results),
     }
 

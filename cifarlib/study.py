@@ -29,7 +29,7 @@ from cifarlib import (
 from cifarlib import runs as runs_module
 from cifarlib.recipes import Recipe
 from cifarlib.runs import Run, RunError, RunFolder
-from cifarlib.text import code_span
+from cifarlib.text import code_span, printable
 
 _DRIVE = Path("/content/drive")  # where Colab's own examples mount it
 _PIECE = 512  # images that are altered and predicted at a time
@@ -127,7 +127,10 @@ class Study:
     def split(self) -> data.Split:
         """Training, validation and test images; loaded, drawn or downloaded at the first use."""
         sizes = [recipe.image_size for name, recipe in self.recipes.items() if name != "pretrain"]
-        return data.load(self.profile, self.data_root, image_size=max(sizes))
+        split = data.load(self.profile, self.data_root, image_size=max(sizes))
+        if split.source == "folder":
+            _warn_of_repeated(split.test, split, "test images")
+        return split
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -224,6 +227,8 @@ class Study:
             kept += own * (1 if recipe.name == "pretrain" else len(self.seeds))
             at_work = max(at_work, working)
         items = ", ".join(f"{what} {size:.0f} MiB" for what, size in downloads.items())
+        if "CIFAR-10" in downloads:  # said, lest it was meant to hold images of one's own
+            items += f" (data_root {printable(self.data_root)} holds no class folders)"
         most = (kept + at_work) / 2**30 + sum(downloads.values()) / 2**10
         time = "minutes on two cores" if self.builtin else "not measured on any GPU yet, on a CPU perhaps hours"
         return (
@@ -233,20 +238,27 @@ class Study:
             f"Time: {time}; a training that takes long says beforehand how long"
         )
 
-    def check(self, *levels: str) -> None:
+    def check(self, *levels: str, maps: Sequence[str] = ()) -> None:
         """Say what the levels' trainings take, and refuse now what they would refuse later; trains nothing.
 
         It reads images and weights, and downloads them where need be.
 
         Args:
             levels: `level1` to `level4`, or runs as for `run`, such as the arms that a notebook trains besides.
+            maps: Runs whose class activation maps will be asked for.
 
         Raises:
-            ValueError: images or weights that cannot be used.
+            ValueError: images or weights that cannot be used, or maps that would have a single pixel.
             OSError: what cannot be read, downloaded or written, or a disk without room for the runs.
             MemoryError: the images do not fit into memory.
             RunError: a run that is there is damaged.
         """
+        for recipe in map(self.recipe, maps):
+            if models.map_size(recipe) < 2:
+                raise ValueError(
+                    f"image_size={recipe.image_size} of {recipe.name} leaves class activation maps of one pixel, "
+                    "which say nothing about where: take image_size 33 or more, or dilation=true"
+                )
         print(self.expectations(*levels), flush=True)
         chosen = [self.recipe(name) for name in _runs_of(levels)]
         for recipe in chosen:  # what lies here is looked at before anything is downloaded
@@ -420,7 +432,7 @@ class Study:
             + (
                 "setting, so their figures stand beside these for orientation only."
                 if documented.of_its_classes(self.classes)
-                else "classes, so their figures are left out."
+                else "classes, so their figures are left out; where the text speaks of CIFAR-10, the documents do."
             )
         )
 
@@ -562,7 +574,9 @@ class Study:
 
     def load_test(self, path: str | Path) -> data.ImageSet:
         """Read a second test set, stored as the study's images are; see `data.load_test`."""
-        return data.load_test(path, self.classes, self.split.test.images.shape[-1])
+        images = data.load_test(path, self.classes, self.split.test.images.shape[-1])
+        _warn_of_repeated(images, self.split, f"images of {printable(Path(path).name)}")
+        return images
 
     def evaluate(self, images: data.ImageSet, name: str = "second test set") -> dict[str, Any]:
         """Test every level that is on disk on another set of images of the same classes; never trains.
@@ -605,7 +619,10 @@ class Study:
                 "difference": list(evaluation.independent_difference(*counts)),
             }
         if not levels:
-            raise ValueError(f"no level has been run under {self.run_root}: train one first (cifarlib report)")
+            raise ValueError(
+                f"no level has been run under {self.run_root} with these images and settings: train one first "
+                "(cifarlib report), or give --profile, --seed and --set as they were (cifarlib runs lists them)"
+            )
         images_of = np.bincount(labels, minlength=len(self.classes)).tolist()
         return {
             "name": Path(name).name,
@@ -618,6 +635,15 @@ class Study:
 def _runs_of(levels: Sequence[str]) -> list[str]:
     """Return the runs that levels, or runs, need, each once."""
     return list(dict.fromkeys(name for level in levels for name in recipes.LEVELS.get(level, (level,))))
+
+
+def _warn_of_repeated(images: data.ImageSet, split: data.Split, what: str) -> None:
+    if repeated := data.repeated(images, split.train, split.val):
+        print(
+            f"{repeated} of the {len(images)} {what} are training or validation images too, to the last pixel: "
+            "accuracy on them is no test. Remove them on one side.",
+            flush=True,
+        )
 
 
 def _on_drive(*paths: str | Path) -> tuple[Path, ...]:

@@ -63,7 +63,10 @@ def p_value(p: float) -> str:
 
 
 def split(split: Split) -> pd.DataFrame:
-    """List the three parts: images, share of all, images of the smallest and the largest class."""
+    """List the three parts: images, share of all, images of the smallest and the largest class.
+
+    What the documents state of CIFAR-10's parts stands beside it where the classes are theirs.
+    """
     parts = {"train": split.train, "validation": split.val, "test": split.test}
     total = sum(map(len, parts.values()))
     rows = {}
@@ -77,7 +80,8 @@ def split(split: Split) -> pd.DataFrame:
             if counts.min() == counts.max()
             else f"{counts.min()} to {counts.max()}",
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    return frame if documented.of_its_classes(split.classes) else frame.drop(columns="stated in the documents")
 
 
 def configuration(recipe: Recipe) -> pd.DataFrame:

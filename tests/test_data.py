@@ -427,10 +427,20 @@ def write_alone(root: Path, part: Path) -> Path:
     return root
 
 
-def test_a_class_named_val_is_a_class(tmp_path: Path) -> None:
-    """Only beside train/ it is anything else."""
-    write_folder(tmp_path, {"val": 6, "key": 6})
-    assert load(FULL, tmp_path).classes == ("key", "val")
+@pytest.mark.parametrize("names", [("val", "key"), ("train", "car"), ("Test", "exam", "train")])
+def test_a_class_may_have_a_part_s_name(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Images of its own, and other classes beside it, tell."""
+    write_folder(tmp_path, dict.fromkeys(names, 6))
+    split = load(FULL, tmp_path)
+    assert split.classes == tuple(sorted(names)) and len(split.train) == 4 * len(names)
+
+
+def test_parts_are_known_in_any_capitals_and_spelled_out(tmp_path: Path) -> None:
+    for name in ("Training", "VALIDATION", "Testing"):
+        write_folder(tmp_path / name, {"cat": 8, "dog": 6})
+    split = load(FULL, tmp_path)
+    assert split.classes == ("cat", "dog")
+    assert [len(part) for part in (split.train, split.val, split.test)] == [14, 14, 14]
 
 
 def test_a_capped_folder_decodes_only_what_it_keeps(tmp_path: Path) -> None:
@@ -447,7 +457,9 @@ def test_a_capped_folder_decodes_only_what_it_keeps(tmp_path: Path) -> None:
     assert sum(file.read_bytes() == b"damaged" for file in tmp_path.rglob("*.png")) == 116
 
 
-@pytest.mark.parametrize(("suffix", "tolerance"), [("png", 0), ("webp", 40), ("JPEG", 40), ("jpg", 40)])
+@pytest.mark.parametrize(
+    ("suffix", "tolerance"), [("png", 0), ("webp", 40), ("JPEG", 40), ("jpg", 40), ("jfif", 40), ("jpe", 40)]
+)
 def test_formats(tmp_path: Path, suffix: str, tolerance: float) -> None:
     ramp = np.linspace(0, 255, 32, dtype=np.uint8)
     picture = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.uint8(90)), -1)
@@ -561,6 +573,20 @@ def break_two_vals(root: Path) -> None:
     write_folder(root / "train", TWELVE)
     for name in ("val", "validation"):
         write_folder(root / name, TWELVE)
+
+
+def break_val_only(root: Path) -> None:
+    write_folder(root / "Valid", TWELVE)
+
+
+def break_unused_folder(root: Path) -> None:
+    write_folder(root / "train", TWELVE)
+    write_folder(root / "more", {"cat": 2})
+
+
+def break_unused_image(root: Path) -> None:
+    write_folder(root / "train", TWELVE)
+    (root / "x.jfif").write_bytes(b"")
 
 
 def break_not_an_image(root: Path) -> None:
@@ -755,7 +781,13 @@ def break_bomb(root: Path) -> None:
             break_val_classes_differ,
             r"train/ and valid/ must have the same classes, and only train/ has dog; only val",
         ),
-        (break_two_vals, r"holds val/ and validation/: keep the one whose images are to validate"),
+        (break_two_vals, r"holds val/ and validation/, which mean the same: keep one"),
+        (break_val_only, r"holds Valid/ without train/"),
+        (
+            break_unused_folder,
+            r"folder more of .* lies beside train/, and its images are not used: move",
+        ),
+        (break_unused_image, r"image x\.jfif lies in .* beside train/, and is not used"),
         (break_not_an_image, r"cat.003\.png cannot be read as PNG, JPEG or WebP: replace or remove it"),
         (break_renamed, r"dog.003\.png cannot be read as PNG, JPEG or WebP: replace or remove it"),
         (break_empty_file, r"dog.003\.png cannot be read, it is empty: replace or remove it"),

@@ -219,6 +219,20 @@ def test_the_cam_layer_is_the_last_with_a_map(
         assert model.cam_layer is model.tail.se
 
 
+@pytest.mark.parametrize("size", [32, 33, 40, 95])
+@pytest.mark.parametrize(
+    ("name", "changes"), [("level1", {}), ("level3", {"dilation": True}), ("efficientnet", {}), ("convnext", {})]
+)
+def test_the_size_of_a_map_is_known_beforehand(name: str, changes: dict[str, Any], size: int) -> None:
+    wanted = recipe(name, image_size=size, **changes)
+    model = build(wanted, 3).eval()
+    seen: list[Tensor] = []
+    model.cam_layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        model(images(1, size=size))
+    assert seen[0].shape[-1] == models.map_size(wanted)
+
+
 def test_a_copys_cam_layer_is_its_own(level3: Classifier) -> None:
     copied = copy.deepcopy(level3)
     assert copied.cam_layer is copied.tail.se

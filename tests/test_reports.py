@@ -14,8 +14,10 @@ from typing import Any
 
 import bs4
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 
 from cifarlib import documented, reports
 from cifarlib.__main__ import main
@@ -471,6 +473,42 @@ def test_another_study_does_not_mix_into_a_folder(
     assert report(*arguments) == 2
     assert "another study (seed 3, not 4), and level2, level3 would stay" in capsys.readouterr().err
     assert (tmp_path / "out" / "index.html").read_bytes() == before
+
+
+def test_other_images_do_not_mix_into_a_folder(
+    made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the same settings, too: what is compared is the images, not where they lie."""
+    rng = np.random.default_rng(0)
+    for place in ("one", "two"):
+        for name in ("cat", "dog"):
+            (tmp_path / place / name).mkdir(parents=True)
+            for i in range(8):
+                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / place / name / f"{i}.png")
+    shutil.copytree(tmp_path / "one", tmp_path / "moved")
+
+    def report_on(place: str, level: str) -> int:
+        options = ["--profile", "full", "--set", "weights=none", "--set", "image_size=40"]
+        where = ["--notebooks", str(made[0] / "notebooks"), "--out", str(tmp_path / "out")]
+        return main(["report", level, *options, *where, "--data-root", str(tmp_path / place)])
+
+    assert report_on("one", "1") == 0
+    before = (tmp_path / "out" / "index.html").read_bytes()
+    capsys.readouterr()
+    assert report_on("two", "2") == 2
+    assert "another study (images '" in (said := capsys.readouterr().err) and "level1 would stay" in said
+    assert (tmp_path / "out" / "index.html").read_bytes() == before
+    assert report_on("moved", "2") == 0
+
+
+def test_a_page_of_someone_elses_is_not_overwritten(
+    made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "index.html").write_text("my own site")
+    assert report("1", "--notebooks", str(made[0] / "notebooks"), "--out", str(tmp_path)) == 2
+    assert "index.html that is no report's, and it would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "index.html").read_text() == "my own site"
 
 
 def test_a_level_can_be_added_and_check_sees_one_changed_cell(

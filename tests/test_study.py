@@ -208,7 +208,9 @@ def test_what_trainings_take_is_said_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     full = Study("full", run_root=tmp_path / "runs", data_root=tmp_path / "data")
-    assert "CIFAR-10 163 MiB, imagenet1k_v1 weights of resnet50 98 MiB\n" in full.expectations("level3")
+    said = full.expectations("level3")
+    assert "CIFAR-10 163 MiB, imagenet1k_v1 weights of resnet50 98 MiB (data_root " in said
+    assert f"{tmp_path / 'data'} holds no class folders)\n" in said  # a typing error is seen before the download
     assert "imagenet1k_v1 weights of efficientnet_b0 20 MiB" in full.expectations("level4")
     assert "To train, unless finished: level1, level1_batchnorm\n" in full.expectations(
         "level1", "level1_batchnorm"
@@ -312,6 +314,38 @@ def test_of_other_classes_only_the_claims_that_are_decided_are_listed(
     assert 0 < len(rows) < 31 and {row["verdict"] for row in rows} <= {"holds", "does not hold"}
     assert f"of its 31 claims the {len(rows)} are listed that can be judged" in capsys.readouterr().out
     assert list(tables.claims([]).columns) == list(tables.claims(rows).columns)  # none at all is a table too
+
+
+def test_maps_of_one_pixel_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    study(tmp_path).check("level3")  # without maps 32 px do
+    with pytest.raises(ValueError, match=r"image_size=32 of level3 leaves .* maps of one pixel.*33 or more"):
+        study(tmp_path, dilation=False).check("level3", maps=["level3"])
+    study(tmp_path, dilation=True).check("level3", maps=["level3"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_test_images_that_are_training_images_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for name in ("cat", "dog"):
+        for part in ("train", "test", "more"):
+            (root / part / name).mkdir(parents=True)
+        for i in range(10):
+            photo = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+            photo.save(root / "train" / name / f"{i}.png")
+            if i < 4:  # under another name, as another file
+                photo.save(root / "test" / name / f"copy {i}.png", optimize=True)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(root / "test" / name / "new.png")
+    (root / "more").rename(tmp_path / "more")
+    sizes = {"train_size": None, "val_size": None, "test_size": None, "weights": "none"}
+    here = Study("full", run_root=tmp_path / "runs", data_root=root, overrides=SMALL | sizes)
+    capsys.readouterr()
+    assert len(here.split.test) == 10
+    assert "8 of the 10 test images are training or validation images too" in capsys.readouterr().out
+    here.load_test(root / "train")
+    assert "20 of the 20 images of train are training or validation images too" in capsys.readouterr().out
 
 
 def test_documented_figures_count_only_in_the_documents_setting(root: Path) -> None:
@@ -442,7 +476,7 @@ def test_another_test_set_is_one_more_column(tmp_path: Path) -> None:
     arrays.mkdir()
     np.save(arrays / "copy_data.npy", here.split.test.images.permute(0, 2, 3, 1).numpy())
     np.save(arrays / "copy_labels.npy", here.split.test.labels.numpy())
-    with pytest.raises(ValueError, match=r"no level has been run under .*runs: train one first"):
+    with pytest.raises(ValueError, match=r"no level has been run under .*runs with these images"):
         here.evaluate(here.load_test(arrays))
     for name in ("level1", "level3", "efficientnet"):
         here.run(name)

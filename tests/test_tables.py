@@ -115,20 +115,23 @@ def test_bounds_are_the_same_interval_as_fractions() -> None:
 # --- The split ---------------------------------------------------------------------------------------------
 
 
-def image_set(counts: tuple[int, ...]) -> ImageSet:
+def image_set(counts: tuple[int, ...], classes: tuple[str, ...] = ()) -> ImageSet:
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    classes = tuple("abc"[: len(counts)])
+    classes = classes or tuple("abc"[: len(counts)])
     return ImageSet(torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8), labels, classes, "folder", "0" * 16)
 
 
 def test_the_split_gives_true_shares_beside_the_stated_ones() -> None:
-    split = Split(train=image_set((2000, 1998, 2)), val=image_set((500, 500, 0)), test=image_set((500, 250, 250)))
+    ten = tuple(documented.PER_CLASS)
+    train = image_set((2000, 1986, *(2,) * 7, 0), ten)
+    test = image_set((300, *(75,) * 8, 100), ten)
+    split = Split(train=train, val=image_set((500, 500), ten), test=test)
     assert cells(tables.split(split)) == {
         "train": {
             "images": "4,000",
             "share": "66.7 %",
             "stated in the documents": "80 %",
-            "images per class": "2 to 2000",
+            "images per class": "0 to 2000",
         },
         "validation": {
             "images": "1,000",
@@ -140,7 +143,7 @@ def test_the_split_gives_true_shares_beside_the_stated_ones() -> None:
             "images": "1,000",
             "share": "16.7 %",
             "stated in the documents": "10 %",
-            "images per class": "250 to 500",
+            "images per class": "75 to 300",
         },
     }
 
@@ -148,6 +151,7 @@ def test_the_split_gives_true_shares_beside_the_stated_ones() -> None:
 def test_a_balanced_part_states_one_number_per_class() -> None:
     split = Split(train=image_set((4, 4)), val=image_set((1, 1)), test=image_set((1, 1)))
     assert list(tables.split(split)["images per class"]) == ["4", "1", "1"]
+    assert "stated in the documents" not in tables.split(split)  # they speak of other classes
 
 
 # --- Recipes -----------------------------------------------------------------------------------------------

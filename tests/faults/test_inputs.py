@@ -333,7 +333,9 @@ CASES = {
         photos_of("emu"),
     ),
     "nothing has been run": Case(
-        ("evaluate", "photos", *DEMO), ("no level has been run under runs", "train one first"), photos_of("cat")
+        ("evaluate", "photos", *DEMO),
+        ("no level has been run under runs", "train one first", "cifarlib runs"),
+        photos_of("cat"),
     ),
 }
 if not torch.cuda.is_available():
