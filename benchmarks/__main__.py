@@ -57,7 +57,14 @@ def main():
     parser.add_argument(
         "--sizes", type=int, nargs=3, default=(2000, 500, 5000), help="for parity: train, val, test"
     )
-    parser.add_argument("--epochs", type=int, nargs=2, default=(5, 5), help="for parity: levels 1 and 2 (5 5)")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        nargs="+",
+        default=(5, 5),
+        help="for parity: of levels 1 and 2, and of EfficientNet-B0 from scratch if a third is given (5 5)",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="for parity: how many, two or more (3)")
     parser.add_argument("--out", type=Path, help="results file; by default benchmarks/results/<device>.json")
     a = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*os.fork.*")
@@ -68,6 +75,8 @@ def main():
         (a.images, 64, "--images"),
         (a.repeats, 1, "--repeats"),
         (a.image_size, 32, "--image-size"),
+        (a.seeds, 2, "--seeds"),
+        (min(a.epochs), 1, "--epochs"),
     ):
         if value is not None and value < least:
             parser.error(f"{what} {value}: must be at least {least}")
@@ -87,9 +96,11 @@ def main():
     print(f"{name}; results go to {path}", flush=True)
     if a.only == "parity":
         profile = replace(recipes.FULL, **dict(zip(("train_size", "val_size", "test_size"), a.sizes, strict=True)))
-        epochs = {"level1": a.epochs[0], "level2": a.epochs[1]}
-        size = a.image_size or 64
-        measured = parity.measure(profile, a.data_root, a.weights, device, epochs=epochs, image_size=size)
+        epochs = dict(zip(("level1", "level2", "efficientnet"), a.epochs, strict=False))
+        size, seeds = a.image_size or 64, range(a.seeds)
+        measured = parity.measure(
+            profile, a.data_root, a.weights, device, epochs=epochs, image_size=size, seeds=seeds
+        )
         found["parity"] = (
             measured
             | {"versions": versions}

@@ -93,16 +93,25 @@ def parity_table(found):
     lines = [
         f"{found['device']}: {p['note']}; {sizes} images at {p['image_size']} px.",
         "",
-        "| | seed | epochs | plain script | ours | only ours right | only the script's right | features differ by "
-        "| flips | largest gap of a flip |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| | seed | epochs | plain script | ours | only ours right | only the script's right | script | ours "
+        "| features differ by | flips | largest gap of a flip |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for row, gate in zip(p["rows"], p["gates"], strict=True):
-        lines.append(
-            f"| {row['level']} | {row['seed']} | {row['epochs']} | {100 * row['peer_accuracy']:.2f} % "
-            f"| {100 * row['our_accuracy']:.2f} % | {row['only_ours_right']} | {row['only_peer_right']} "
-            f"| {gate['features_relative_error']:.1e} | {gate['flips']} | {gate['largest_gap_of_a_flip']:.4f} |"
-        )
+    gates = {(gate["level"], gate["seed"]): gate for gate in p["gates"]}
+    for row in p["rows"]:
+        took = [duration(row[key]) if key in row else "" for key in ("peer_seconds", "our_seconds")]
+        gate = gates.get((row["level"], row["seed"]))
+        checks = ["", "", ""]
+        if gate:
+            checks = [
+                f"{gate['features_relative_error']:.1e}",
+                gate["flips"],
+                f"{gate['largest_gap_of_a_flip']:.4f}",
+            ]
+        cells = [row["level"], row["seed"], row["epochs"]]
+        cells += [f"{100 * row[key]:.2f} %" for key in ("peer_accuracy", "our_accuracy")]
+        cells += [row["only_ours_right"], row["only_peer_right"], *took, *checks]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     lines.append("")
     for level, value in p["intervals"].items():
         lines.append(

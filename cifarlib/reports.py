@@ -408,7 +408,7 @@ def _section_teller(say: Callable[[str], None], source: nbformat.NotebookNode) -
     def tell(cell: nbformat.NotebookNode, cell_index: int) -> None:
         nonlocal heading
         if cell.cell_type == "markdown":
-            found = re.findall(r"^##? +(.+)", cell.source, re.MULTILINE)
+            found = re.findall(r"^#{1,3} +(.+)", cell.source, re.MULTILINE)
             heading = found[-1] if found else heading
         elif heading and cell.id in numbers:
             say(f"  [cell {numbers[cell.id]} of {len(numbers)}] {printable(heading)}")

@@ -230,7 +230,9 @@ class Study:
         if "CIFAR-10" in downloads:  # said, lest it was meant to hold images of one's own
             items += f" (data_root {printable(self.data_root)} holds no class folders)"
         most = (kept + at_work) / 2**30 + sum(downloads.values()) / 2**10
-        time = "minutes on two cores" if self.builtin else "not measured on any GPU yet, on a CPU perhaps hours"
+        time = "on any GPU not measured yet"
+        if self.builtin or self.device.type == "cpu":
+            time = "minutes on two cores" if self.builtin else "with many images hours on a CPU"
         return (
             f"To train, unless finished: {', '.join(recipe.name for recipe in chosen)}\n"
             f"To download, unless there: {items or 'nothing'}\n"
@@ -432,7 +434,7 @@ class Study:
             + (
                 "setting, so their figures stand beside these for orientation only."
                 if documented.of_its_classes(self.classes)
-                else "classes, so their figures are left out; where the text speaks of CIFAR-10, the documents do."
+                else "classes, so their figures are left out. Where the text speaks of CIFAR-10, it tells of theirs."
             )
         )
 
