@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import shlex
@@ -21,6 +22,8 @@ from cifarlib import recipes, reports
 from cifarlib.text import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cifarlib.predicting import Prediction, Predictor
     from cifarlib.runs import Found
     from cifarlib.study import Study
@@ -114,13 +117,15 @@ exit status: 0, or 1 where a run is damaged."""
 
 _DOCTOR = """\
 Look at this machine before a study: versions, device and precision, memory, disk, images, weights, and how long
-the trainings will take here, from a few timed batches. Nothing is downloaded or left behind, and without --network
-nothing leaves this machine."""
+the trainings will take here, from a few timed batches. Give the same --profile, --data-root, --run-root and --set
+as for the study: memory, disk and times are those of its images and settings. Nothing is downloaded or left
+behind, and without --network nothing leaves this machine."""
 
 _DOCTOR_EXAMPLES = """\
 examples:
   cifarlib doctor
   cifarlib doctor --profile full --network
+  cifarlib doctor --profile full --data-root leaves --set image_size=96
   cifarlib doctor --no-timing --json
 
 exit status: 0, or 1 where a problem would stop a study; 2 the request was refused."""
@@ -227,6 +232,7 @@ def parser() -> argparse.ArgumentParser:
     add("--profile", default="auto", metavar="P", help="full, demo or auto (the default), as for report")
     _add_run_root(doctor)
     add("--data-root", default="data", metavar="DIR", help="where images are, or go (default: data)")
+    _add_set(doctor)
     add("--network", action="store_true", help="ask every mirror whether it has its file")
     add("--no-timing", action="store_true", help="leave the timed batches out, up to a minute on a CPU")
     add("--json", action="store_true", help="print JSON instead of lines")
@@ -261,7 +267,11 @@ def _add_study(command: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="seed of training (default: 0)")
     _add_run_root(command)
     add("--data-root", default="data", metavar="DIR", help="where images are, or go (default: data)")
-    add(
+    _add_set(command)
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--set",
         dest="fields",
         action="append",
@@ -282,7 +292,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("\ncifarlib: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        # The others keep nothing on the way.
+        resumes = options.command == "train" or (options.command == "report" and not options.check)
+        kept = "; the same command goes on where it stopped" if resumes else ""
+        print(f"\ncifarlib: interrupted{kept}", file=sys.stderr)
         return 130
 
 
@@ -304,7 +317,7 @@ def _check(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     try:
         if options.readme:
-            reports.results_place(options.readme)
+            _check_readme(options.readme)
         request = reports.plan(
             options.levels,
             profile=options.profile,
@@ -330,6 +343,17 @@ def _report(options: argparse.Namespace) -> int:
     if options.readme:
         reports.update_readme(options.readme, request.out)
     return 0
+
+
+def _check_readme(path: str) -> None:
+    try:
+        reports.results_place(path)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ValueError(
+            f"--readme {printable(path)} cannot be read ({why}): give a Markdown file with the marks "
+            "between which the results go"
+        ) from None
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -382,6 +406,7 @@ def _train_here(options: argparse.Namespace) -> int:
     from cifarlib.training import DivergedError
 
     try:
+        names = _names(options.names)
         if parallel.world() == 1:
             _refuse_devices(options.devices)
         study = Study(
@@ -391,7 +416,6 @@ def _train_here(options: argparse.Namespace) -> int:
             data_root=options.data_root,
             overrides=dict(map(_field, options.fields)),
         )
-        names = list(dict.fromkeys(f"level{name}" if name.isdigit() else name for name in options.names))
         study.check(*names)
     except (ValueError, OSError, MemoryError, RunError) as error:
         return _refuse(error)
@@ -405,6 +429,16 @@ def _train_here(options: argparse.Namespace) -> int:
             print("Mend that and give the same command again: it loads what is finished.", file=sys.stderr)
             return 1
     return 0
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    """Return the names of what is to be trained, each once; ValueError lists them where one is unknown."""
+    known = [*recipes.LEVELS, *_others()]
+    names = list(dict.fromkeys(f"level{name}" if name.isdigit() else name for name in given))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown run {name!r}: known are {', '.join(known)}")
+    return names
 
 
 def _refuse_devices(devices: int) -> None:
@@ -439,13 +473,24 @@ def _train_one(study: Study, name: str) -> None:
             found.append(run)
             accuracy, n = run.metrics["test_accuracy"], len(run.predictions["test_labels"])
             took = progress.duration(run.metrics["seconds"])
-            said = f"test accuracy {tables.interval(accuracy, n)} on {n:,} images, trained in {took}"
+            balanced = _balanced(run.predictions["test_probs"], run.predictions["test_labels"])
+            said = f"test accuracy {tables.interval(accuracy, n)} on {n:,} images{balanced}, trained in {took}"
             print(f"{member}{of_seed}: {said}; it lies in {run.path}")
         if len(found) > 1:
             labels = found[0].predictions["test_labels"]
             vote = evaluation.soft_vote([run.predictions["test_probs"] for run in found])
             accuracy = evaluation.accuracy(vote, labels)
-            print(f"{name}{of_seed}: the members' vote has test accuracy {tables.interval(accuracy, len(labels))}")
+            said = f"test accuracy {tables.interval(accuracy, len(labels))}{_balanced(vote, labels)}"
+            print(f"{name}{of_seed}: the members' vote has {said}")
+
+
+def _balanced(probs: np.ndarray, labels: np.ndarray) -> str:
+    """Complete a sentence by the balanced accuracy, where the classes' sizes make it another than the accuracy."""
+    from cifarlib import evaluation, tables
+
+    if not evaluation.unbalanced(labels):
+        return ""
+    return f", balanced accuracy {tables.percent(evaluation.balanced_accuracy(probs, labels))}"
 
 
 # --- predict -----------------------------------------------------------------------------------------------
@@ -456,7 +501,7 @@ def _say(text: str) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from cifarlib import predicting, runs
+    from cifarlib import predicting, progress, runs
 
     files, faults = predicting.find_images(options.images)
     for fault in faults.values():
@@ -466,20 +511,23 @@ def _predict(options: argparse.Namespace) -> int:
     overlays = Path(options.cam) if options.cam else None
     try:
         if options.runs:
-            members = [runs.open_run(path) for path in dict.fromkeys(options.runs)]
+            members = [predicting.opened(path) for path in dict.fromkeys(options.runs)]
         else:
             members = predicting.choose(options.run_root, _say)
         predictor = predicting.Predictor(members)
         if overlays is not None:
-            overlays.mkdir(parents=True, exist_ok=True)
+            predictor.check_maps()
+            _make_folder(overlays)
     except (ValueError, OSError, MemoryError, runs.RunError) as error:
         return _refuse(error)
     taken: set[str] = set()
     width = max([4, *(len(_shown(file)) for file in files)])
     columns = max(5, *(len(_shown(name)) for name in predictor.classes))
     failed, done, low = bool(faults), 0, 0
-    for predictions, wrong in predictor.stream(files):
-        for file in files:
+    for start in range(0, len(files), predicting.PIECE):
+        piece = files[start : start + predicting.PIECE]
+        predictions, wrong = predictor.probs(progress.bar(piece, what="reading pictures", unit="picture"))
+        for file in piece:
             if file in wrong:
                 _say(f"cifarlib: {wrong[file]}")
         failed |= bool(wrong)
@@ -502,6 +550,14 @@ def _predict(options: argparse.Namespace) -> int:
         print(f"low confidence: under {100 * predicting.CONFIDENT:.0f} %, more likely wrong than right.")
         print(predictor.threshold or "The runs share no validation images that could say more.")
     return 1 if failed else 0
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "is a file" if path.is_file() else f"cannot be made ({error.strerror})"
+        raise ValueError(f"--cam {printable(path)} {why}: give a folder for the overlays") from None
 
 
 def _shown(name: str, limit: int = 48) -> str:
@@ -574,7 +630,7 @@ def _runs(options: argparse.Namespace) -> int:
     for each in found:
         epochs = f"{each.epochs}/{each.recipe.epochs}" if each.recipe else ""
         accuracy = "" if each.test_accuracy is None else f"{100 * each.test_accuracy:.2f} %"
-        size = f"{each.size / 1e6:,.1f} MB"
+        size = f"{each.size / 2**20:,.1f} MiB"
         columns = f"{each.state:<11}  {epochs:>7}  {accuracy:>8}  {size:>9}  {_age(now - each.modified)}"
         print(f"{_shown(each.path.name, 40):<{width}}  {columns}")
     plural = "s" if len(found) > 1 else ""
@@ -632,10 +688,12 @@ def _doctor(options: argparse.Namespace) -> int:
     try:
         for check in doctor.examine(
             options.profile,
+            overrides=dict(map(_field, options.fields)),
             run_root=options.run_root,
             data_root=options.data_root,
             network=options.network,
             timing=not options.no_timing,
+            say=_say,
         ):
             found.append(check)
             if not options.json:
@@ -658,7 +716,7 @@ def _export(options: argparse.Namespace) -> int:
     from cifarlib.runs import RunError
 
     try:
-        folder = exporting.export(options.run, options.out)
+        folder = exporting.export(options.run, options.out, say=functools.partial(print, flush=True))
     except (ValueError, OSError, MemoryError, ModuleNotFoundError, RunError) as error:
         return _refuse(error)
     print(f"Written: {folder / exporting.MODEL}\n         {folder / exporting.CARD}")

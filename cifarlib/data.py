@@ -170,12 +170,26 @@ def load(profile: Profile, data_root: str | Path = "data", *, image_size: int = 
         raise NotADirectoryError(f"data_root={str(root)!r} is a file: give the folder that holds the images")
     if holds_images(root):
         return _image_folder(profile, root, image_size)
+    check_official(profile)
+    return _official(profile, _fetch(CIFAR10, root))
+
+
+def check_official(profile: Profile) -> None:
+    """Refuse what CIFAR-10 itself cannot be stored at, with ValueError."""
     if profile.store_size not in (None, CIFAR10_SIZE):
         raise ValueError(
-            f"store_size={profile.store_size}: CIFAR-10's images are stored at their {CIFAR10_SIZE} pixels; "
+            f"store_size={profile.store_size}, and CIFAR-10's images are stored at their {CIFAR10_SIZE} pixels: "
             "leave store_size out (image_size is what the model sees)"
         )
-    return _official(profile, _fetch(CIFAR10, root))
+
+
+def check_demo(data_root: str | Path) -> None:
+    """Refuse, with ValueError, that profile auto becomes the demo where there are images of one's own."""
+    if holds_images(Path(data_root)):
+        raise ValueError(
+            "profile 'auto' means the demo here (no CUDA device), and the demo would not look at your images "
+            f"in data_root={str(data_root)!r}: say profile='full' to use them"
+        )
 
 
 # --- Split -------------------------------------------------------------------------------------------------
@@ -571,7 +585,53 @@ def _refuse_doubles(files: Sequence[str]) -> None:
             )
 
 
-def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
+@dataclass(frozen=True)
+class Folder:
+    """What a study takes of an image folder, before anything is decoded.
+
+    Attributes:
+        parts: Files and labels `[N]` to train, to validate and to test on.
+        classes: The class names, in the order of the labels.
+        stored_size: Side in pixels at which the images are stored.
+    """
+
+    parts: tuple[tuple[list[str], np.ndarray], ...]
+    classes: tuple[str, ...]
+    stored_size: int
+
+    @property
+    def files(self) -> list[str]:
+        """All files, those to train on first."""
+        return [file for files, _ in self.parts for file in files]
+
+
+def look_into(profile: Profile, root: str | Path, image_size: int) -> Folder:
+    """Split an image folder by its files, and read the headers of those that are taken.
+
+    Args:
+        profile: As for `load`.
+        root: The image folder.
+        image_size: As for `load`.
+
+    Raises:
+        ValueError: what `load` would refuse too; only what decoding shows is not seen.
+        MemoryError: the decoded images would not fit into memory.
+    """
+    folder = _choose(profile, Path(root), image_size)
+    faults = []
+    with _quiet():
+        for file in progress.bar(folder.files, what="looking at images", unit="image"):
+            try:
+                with _opened(file):
+                    pass
+            except ValueError as error:
+                faults.append(str(error))
+    if faults:
+        raise ValueError(_together(faults))
+    return folder
+
+
+def _choose(profile: Profile, root: Path, image_size: int) -> Folder:
     within, shown = os.path.realpath(root), printable(root)
     train_folder, val_folder, test_folder = map(_parts(root, within).get, ("train", "val", "test"))
     if train_folder:
@@ -597,15 +657,23 @@ def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
             files, labels = files + more, np.concatenate([labels, of_more])
     _refuse_doubles(files)
     chosen_of = (train[: profile.train_size], val[: profile.val_size], np.sort(test[: profile.test_size]))
-    parts = [([files[i] for i in at], labels[at]) for at in chosen_of]
-    chosen = [file for part, _ in parts for file in part]
+    parts = tuple(([files[i] for i in at], labels[at]) for at in chosen_of)
     size = profile.store_size
     if size is None:
-        size = CIFAR10_SIZE if _all_of_size(chosen, CIFAR10_SIZE) else image_size
-    _check_memory(len(chosen), size, root, f"lower store_size={size}, train_size, val_size or test_size")
+        small = _all_of_size([file for part, _ in parts for file in part], CIFAR10_SIZE)
+        size = CIFAR10_SIZE if small else image_size
+    n = sum(len(part) for part, _ in parts)
+    _check_memory(n, size, root, f"lower store_size={size}, train_size, val_size or test_size")
+    return Folder(parts, classes, size)
+
+
+def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
+    folder = _choose(profile, root, image_size)
     # All at once, so that what is wrong with any of them is said together.
-    pictures = np.split(_decode(chosen, size), np.cumsum([len(part) for part, _ in parts])[:-1])
-    return Split(*(ImageSet.of(x, y, classes, "folder") for x, (_, y) in zip(pictures, parts, strict=True)))
+    decoded = _decode(folder.files, folder.stored_size)
+    pictures = np.split(decoded, np.cumsum([len(files) for files, _ in folder.parts])[:-1])
+    sets = zip(pictures, folder.parts, strict=True)
+    return Split(*(ImageSet.of(x, labels, folder.classes, "folder") for x, (_, labels) in sets))
 
 
 def _refuse_unused(root: Path, parts: Sequence[Path | None]) -> None:

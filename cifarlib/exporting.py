@@ -96,7 +96,7 @@ def export(path: str | Path, out: str | Path | None = None, *, say: Callable[[st
         ValueError: the exported model computes something else than the original.
     """
     require()
-    run = runs.open_run(path)
+    run = predicting.opened(path)
     folder = Path(out) if out is not None else Path("exports") / run.path.name
     if folder.resolve() == run.path.resolve():
         raise ValueError(f"--out {folder} is the run's own folder, whose files are counted: choose another")
@@ -105,12 +105,13 @@ def export(path: str | Path, out: str | Path | None = None, *, say: Callable[[st
     deployed = Deployed(run, t).eval()
     size = predicting.stored_size(run)
     pictures = torch.randint(0, 256, (3, size, size, 3), generator=torch.manual_seed(0), dtype=torch.uint8)
-    say(f"Exporting {run.path}: a minute or less")
+    say(f"Exporting {run.path}: translating the model, a minute or less")
     program = _convert(deployed, pictures[:2])
     model = program.model_proto
     for key, value in _properties(run, t).items():
         model.metadata_props.add(key=key, value=value)
     content = model.SerializeToString()
+    say(f"Checking it against the original in onnxruntime: {len(content) / 2**20:.0f} MiB")
     difference = _compare(content, run, t, pictures)
     if not difference <= TOLERANCE:
         raise ValueError(
@@ -241,7 +242,8 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("{MODEL}")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-picture = ImageOps.fit(Image.open("picture.jpg").convert("RGB"), ({stored}, {stored}), Image.Resampling.BICUBIC)
+upright = ImageOps.exif_transpose(Image.open("picture.jpg"))  # as the camera was held
+picture = ImageOps.fit(upright.convert("RGB"), ({stored}, {stored}), Image.Resampling.BICUBIC)
 probabilities, logits = session.run(None, {{"images": np.asarray(picture)[None]}})
 print(classes[probabilities[0].argmax()], probabilities[0].max())
 ```
@@ -328,9 +330,13 @@ def _measures(run: Run, calibration: dict[str, tuple[float, float]]) -> dict[str
         n = len(run.predictions[f"{part}_labels"])
         correct = round(run.metrics[f"{part}_accuracy"] * n)
         low, high = evaluation.wilson_interval(correct, n)
+        probs, labels = run.predictions[f"{part}_probs"], run.predictions[f"{part}_labels"]
         rows[f"{name} (95 % Wilson interval)"] = (
             f"{100 * correct / n:.2f} % ({100 * low:.2f} to {100 * high:.2f}), {correct:,} of {n:,}"
         )
+        if evaluation.unbalanced(labels):
+            balanced = evaluation.balanced_accuracy(probs, labels)
+            rows[f"balanced {name}, the mean of the classes' recalls"] = f"{100 * balanced:.2f} %"
     for measure, (before, after) in calibration.items():
         rows[f"test {measure}, as trained and with the temperature"] = f"{before:.4f}, {after:.4f}"
     rows["parameters"] = f"{run.metrics['parameters']:,}"

@@ -342,7 +342,7 @@ def _download(recipe: Recipe) -> Path:
         (file.url,),
         file.path,
         digest=f"sha256:{file.digest}",
-        size=f"{file.mib:.0f} MB" if file.mib else "",
+        size=f"{file.mib:.0f} MiB" if file.mib else "",
         elsewhere="set the environment variable TORCH_HOME to another folder",
         otherwise="give a copy as weights=PATH, or use weights='none' or profile='demo', which download nothing",
     )

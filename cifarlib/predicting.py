@@ -8,7 +8,7 @@ as those of an image folder are, and nothing is trained.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from cifarlib.text import printable
 # A calibrated probability says how often such predictions are right: below one half they are more often wrong.
 CONFIDENT = 0.5
 OVERLAY = ".cam.png"  # how the names of overlays end; among images they are passed over
+PIECE = 256  # pictures that are best decoded and predicted at a time: so many fit into memory
 
-_PIECE = 256  # pictures that are decoded and predicted at a time
 _STUDIED = ("level1", "level2", "level3", "convnext", "efficientnet")  # what may be chosen, if nothing is named
 
 
@@ -74,6 +74,20 @@ class Threshold:
         )
 
 
+def opened(path: str | Path) -> Run:
+    """Read a finished run that was named; where its folder holds no run, it is said where to look.
+
+    Raises:
+        RunError: as `runs.open_run` says.
+    """
+    try:
+        return runs.open_run(path)
+    except runs._ForeignError as error:
+        if (Path(path) / "manifest.json").exists():  # a run of another version, of which the error says more
+            raise
+        raise RunError(f"{error}: give the folder of one run (cifarlib runs lists them)") from None
+
+
 def choose(root: str | Path, say: Callable[[str], None] = print) -> list[Run]:
     """Return the best finished run in a run root: both members of level 4, else the highest level's.
 
@@ -86,7 +100,16 @@ def choose(root: str | Path, say: Callable[[str], None] = print) -> list[Run]:
 
     Raises:
         RunError: there is no finished run.
+        NotADirectoryError: `root` is a file.
+        FileNotFoundError: there is no such folder.
     """
+    if not Path(root).is_dir():
+        if Path(root).exists():
+            raise NotADirectoryError(f"{root} is a file: give the folder of the runs as --run-root")
+        raise FileNotFoundError(
+            f"there is no folder {root}: give that of the runs as --run-root, name one run with --run, or train "
+            "one first (cifarlib train level2)"
+        )
     found = [
         each
         for each in runs.survey(root, verify=False)
@@ -162,11 +185,12 @@ class Predictor:
                 for probs, true in zip(val, labels, strict=True)
             ]
 
-    def probs(self, files: Sequence[str]) -> tuple[list[Prediction], dict[str, str]]:
+    def probs(self, files: Iterable[str]) -> tuple[list[Prediction], dict[str, str]]:
         """Predict pictures; returns the predictions in the order of `files`, and what is wrong with the others.
 
         Args:
-            files: PNG, JPEG or WebP files.
+            files: PNG, JPEG or WebP files, `PIECE` of them or fewer; one is taken as the last one is decoded, so
+                that a bar over them shows how far it is.
         """
         pictures: dict[int, list[Tensor]] = {size: [] for size in self.sizes}
         good, faults = [], {}
@@ -200,16 +224,25 @@ class Predictor:
         scaled = [evaluation.apply_temperature(p, t) for p, t in zip(probs, self.temperatures, strict=True)]
         return evaluation.soft_vote(scaled)
 
-    def stream(self, files: Sequence[str]) -> Iterator[tuple[list[Prediction], dict[str, str]]]:
-        """Predict any number of pictures, some at a time; yields what `probs` returns."""
-        for start in range(0, len(files), _PIECE):
-            yield self.probs(files[start : start + _PIECE])
+    def check_maps(self) -> None:
+        """Refuse runs of which `overlay` could show nothing.
+
+        Raises:
+            ValueError: a run's class activation maps have one pixel at its image size.
+        """
+        for run in self.members:
+            if models.map_size(run.recipe) < 2:
+                raise ValueError(
+                    f"{run.path} was trained with image_size={run.recipe.image_size}, and its class activation "
+                    "maps have one pixel, which says nothing about where: leave out --cam, or name a run that was "
+                    "trained with a larger image_size or with dilation=true"
+                )
 
     def overlay(self, prediction: Prediction) -> bytes:
         """Return a PNG of the picture and, for each member, where it sees the predicted class (Grad-CAM).
 
         Raises:
-            ValueError: a member's map has one pixel at its image size.
+            ValueError: a member's map has one pixel at its image size, see `check_maps`.
         """
         from cifarlib import explain, plotting
 

@@ -74,11 +74,8 @@ class Study:
         chosen = profile
         if profile == "auto":
             chosen = "full" if self.device.type == "cuda" else "demo"
-        if profile == "auto" and chosen == "demo" and data.holds_images(Path(data_root)):
-            raise ValueError(
-                "profile 'auto' means the demo here (no CUDA device), and the demo would not look at your images "
-                f"in data_root={str(data_root)!r}: say profile='full' to use them"
-            )
+        if profile == "auto" and chosen == "demo":
+            data.check_demo(data_root)
         self.profile, self.recipes = recipes.resolve(chosen, seed=seed, overrides=overrides)
         self.seed, self.run_root, self.data_root = seed, Path(run_root), Path(data_root)
         if self.run_root.exists() and not self.run_root.is_dir():
@@ -434,7 +431,7 @@ class Study:
             + (
                 "setting, so their figures stand beside these for orientation only."
                 if documented.of_its_classes(self.classes)
-                else "classes, so their figures are left out. Where the text speaks of CIFAR-10, it tells of theirs."
+                else "classes, so their figures are left out. Where the text speaks of CIFAR-10, it means theirs."
             )
         )
 

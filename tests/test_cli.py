@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cifarlib import Study, data, evaluation, exporting, predicting, recipes, runs
+from cifarlib import Study, __main__, data, evaluation, exporting, predicting, progress, recipes, runs
 from cifarlib.__main__ import main, parser
 from cifarlib.runs import RunFolder
 
@@ -111,9 +112,38 @@ def test_every_command_has_a_help_worth_reading(call: Call) -> None:
         assert status == 0
         assert "exit status" in about
         assert max(map(len, about.splitlines())) <= 115
-    # What the examples say can be typed.
+        examples = re.findall(r"^  cifarlib (.+?)(?:  .*)?$", about, flags=re.MULTILINE)
+        assert examples or command == "runs"
+        for line in examples:  # what they say can be typed
+            assert parser().parse_args(shlex.split(line.partition(" > ")[0])).command == command, line
     for line in re.findall(r"^  cifarlib (.+?)(?:  .*)?$", said, flags=re.MULTILINE):
         assert parser().parse_args(line.split()).command == line.split()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "resumes"),
+    [
+        ("train level1", True),
+        ("report 1", True),
+        ("report --check reports/demo", False),
+        ("predict cat.jpg", False),
+        ("evaluate photos", False),
+        ("runs", False),
+        ("doctor", False),
+        ("export runs/level1-0", False),
+    ],
+)
+def test_only_what_goes_on_says_so_when_it_is_interrupted(
+    arguments: str, resumes: bool, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(__main__._COMMANDS, arguments.split()[0], interrupted)
+    status, _, said = call(*arguments.split())
+    assert status == 130
+    more = "; the same command goes on where it stopped" if resumes else ""
+    assert said == f"\ncifarlib: interrupted{more}\n"
 
 
 def test_help_does_not_wait_for_torch() -> None:
@@ -159,7 +189,7 @@ def test_train_takes_every_seed_that_is_asked_for(made: Made, call: Call) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["level5"], ["unknown run 'level5'", "known are level1"]),
+        (["level5"], ["unknown run 'level5'", "known are level1, level2, level3, level4, level1_batchnorm"]),
         (["7"], ["unknown run 'level7'"]),
         (["pretrain"], ["unknown run 'pretrain'"]),
         (["level1", "levle2"], ["unknown run 'levle2'"]),  # before level1 is trained
@@ -182,6 +212,48 @@ def test_a_training_that_fails_says_what_is_next(tmp_path: Path, call: Call) -> 
     assert "level1 was not trained" in said
     assert "Try a lower learning_rate" in said
     assert "give the same command again" in said
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run root with levels 1 and 4 on a folder of 24 and 12 pictures of 32 px, and what train said."""
+    base = tmp_path_factory.mktemp("uneven")
+    rng = np.random.default_rng(0)
+    for name, count in (("beech", 24), ("oak", 12)):
+        (base / "leaves" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(base / "leaves" / name / f"{number}.png")
+    settings = ("weights=none", "image_size=32", "batch_size=12", "epochs=1")
+    chosen = ["--profile", "full", "--data-root", str(base / "leaves"), "--run-root", str(base / "runs")]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["train", "1", "4", *chosen, *(part for each in settings for part in ("--set", each))]) == 0
+    return base / "runs", said.getvalue()
+
+
+def test_balanced_accuracy_stands_beside_the_accuracy_where_classes_are_uneven(
+    made: Made, uneven: tuple[Path, str]
+) -> None:
+    root, said = uneven
+    found = {each.recipe.name: runs.open_run(each.path) for each in runs.survey(root) if each.recipe}
+    votes = {name: run.predictions["test_probs"] for name, run in found.items()}
+    votes["level4"] = evaluation.soft_vote([votes["level3"], votes["efficientnet"]])
+    labels = found["level1"].predictions["test_labels"]
+    assert np.bincount(labels).tolist() == [4, 2]
+    for name, probs in votes.items():
+        right = probs.argmax(axis=1) == labels
+        balanced = f"{100 * (right[labels == 0].mean() + right[labels == 1].mean()) / 2:.2f} %"
+        assert re.search(rf"^{name}: .*test accuracy .*, balanced accuracy {balanced}(,|$)", said, re.MULTILINE), (
+            name
+        )
+        if name in found:
+            text = exporting.card(found[name], "0" * 64, 1, 0.0)
+            assert f"| balanced test accuracy, the mean of the classes' recalls | {balanced} |" in text
+            assert "| balanced validation accuracy" in text
+    # Not where they have as many images each.
+    assert not evaluation.unbalanced(made.runs["level1"].predictions["test_labels"])
+    assert "balanced" not in made.said
+    assert "balanced test" not in exporting.card(made.runs["level1"], "0" * 64, 1, 0.0)
 
 
 # --- predict -----------------------------------------------------------------------------------------------
@@ -252,6 +324,51 @@ def test_overlays_are_pictures_one_each_and_replaced_with_a_word(made: Made, tmp
     assert errors.count("Replacing") == 2
     # In a folder of pictures, overlays are not predicted.
     assert predicting.find_images([str(cams)]) == ([], {str(cams): f"{cams} holds no PNG, JPEG or WebP image"})
+
+
+def test_maps_of_one_pixel_are_refused_once_and_before_anything_is_predicted(
+    made: Made, uneven: tuple[Path, str], tmp_path: Path, call: Call
+) -> None:
+    for image_run in ("level1", "level3"):
+        (path,) = uneven[0].glob(f"{image_run}-*")
+        status, said, errors = call("predict", made.pictures, "--run", path, "--cam", tmp_path / "cams")
+        assert (status, said) == (2, "")
+        assert len(errors.splitlines()) == 1
+        assert "image_size=32" in errors
+        assert "leave out --cam" in errors
+        assert not (tmp_path / "cams").exists()
+    status, said, _ = call("predict", made.pictures / "00.png", "--run", path)
+    assert status == 0  # without --cam
+
+
+def test_what_predict_cannot_use_is_named_with_a_remedy(made: Made, tmp_path: Path, call: Call) -> None:
+    file, picture = tmp_path / "a.txt", made.pictures / "00.png"
+    file.write_text("")
+    for arguments, words in (
+        (("--run-root", made.root, "--cam", file), f"--cam {file} is a file: give a folder"),
+        (("--run-root", made.root, "--cam", file / "cams"), f"--cam {file / 'cams'} cannot be made"),
+        (("--run-root", file), f"{file} is a file: give the folder of the runs as --run-root"),
+        (("--run-root", tmp_path / "none"), f"there is no folder {tmp_path / 'none'}: give that of the runs"),
+        (("--run-root", tmp_path), f"no finished run of a level under {tmp_path}: train one first"),
+        (("--run", tmp_path), f"{tmp_path} holds no run: give the folder of one run (cifarlib runs lists them)"),
+    ):
+        status, said, errors = call("predict", picture, *arguments)
+        assert (status, said) == (2, "")
+        assert words in errors
+        assert "Errno" not in errors
+
+
+def test_a_bar_shows_how_many_pictures_are_read(made: Made, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("predict", made.pictures, "--run", made.runs["level1"].path, "--json")
+    _, wanted, silent = call(*arguments)
+    assert "reading pictures" not in silent
+    monkeypatch.setattr(progress, "live", lambda: True)
+    monkeypatch.setattr(predicting, "PIECE", 20)
+    status, said, errors = call(*arguments)
+    assert status == 0
+    for total in (20, 10):
+        assert re.search(rf"reading pictures: .* 0/{total} ", errors)
+    assert [each["class"] for each in lines(said)] == [each["class"] for each in lines(wanted)]
 
 
 def test_the_threshold_says_how_often_it_is_right() -> None:
@@ -389,6 +506,25 @@ def test_a_run_is_opened_wherever_it_lies(tmp_path: Path) -> None:
         runs.open_run(moved)
 
 
+# --- report ------------------------------------------------------------------------------------------------
+
+
+def test_a_readme_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "binary.md").write_bytes(b"\xff\xfe\x80")
+    (tmp_path / "plain.md").write_text("no marks")
+    for name, words in (
+        ("nope.md", "cannot be read (No such file or directory): give a Markdown file"),
+        ("binary.md", "cannot be read (it is no text in UTF-8): give a Markdown file"),
+        ("plain.md", "has no place for the results: it needs the lines"),
+    ):
+        status, _, said = call("report", "1", "--readme", tmp_path / name, "--out", tmp_path / "out")
+        assert status == 2
+        assert words in said
+        assert name in said
+        assert "Errno" not in said
+    assert not (tmp_path / "out").exists()
+
+
 # --- export ------------------------------------------------------------------------------------------------
 
 
@@ -402,14 +538,23 @@ def test_what_is_exported_computes_what_was_trained(made: Made, name: str) -> No
     torch.testing.assert_close(probs, (logits / 1.5).softmax(dim=1), rtol=1e-4, atol=1e-5)
 
 
-def test_an_exported_model_agrees_with_the_original_in_onnxruntime(made: Made, tmp_path: Path, call: Call) -> None:
+@pytest.fixture(scope="module")
+def exported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Level 1 as the command line exports it, and what was said."""
+    out = tmp_path_factory.mktemp("export") / "out"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["export", str(made.runs["level1"].path), "--out", str(out)]) == 0
+    return out, said.getvalue()
+
+
+def test_an_exported_model_agrees_with_the_original_in_onnxruntime(made: Made, exported: tuple[Path, str]) -> None:
     import onnxruntime
 
     run, images = made.runs["level1"], made.study.split.test.images
-    status, _, errors = call("export", run.path, "--out", tmp_path / "out")
-    assert status == 0, errors
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["MODEL_CARD.md", "model.onnx"]
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    out, said = exported
+    assert sorted(path.name for path in out.iterdir()) == ["MODEL_CARD.md", "model.onnx"]
+    assert [line.split()[0] for line in said.splitlines()[:3]] == ["Exporting", "Checking", "Written:"]
+    session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
     for count in (1, 7, 30):  # any number of pictures
         pictures = images[:count].permute(0, 2, 3, 1).numpy()
         probs, logits = session.run(["probabilities", "logits"], {"images": pictures})
@@ -423,9 +568,9 @@ def test_an_exported_model_agrees_with_the_original_in_onnxruntime(made: Made, t
     softened = np.exp(logits / float(kept["temperature"]))
     np.testing.assert_allclose(probs, softened / softened.sum(axis=1, keepdims=True), atol=1e-5)
 
-    text = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    text = (out / "MODEL_CARD.md").read_text()
     digests = re.findall(r"sha256 `([0-9a-f]{64})`", text)
-    paths = (tmp_path / "out" / "model.onnx", run.path / "model.safetensors")
+    paths = (out / "model.onnx", run.path / "model.safetensors")
     assert digests == [runs._sha256(path) for path in paths]
     labels = run.predictions["test_labels"]
     correct = round(run.metrics["test_accuracy"] * len(labels))
@@ -433,6 +578,28 @@ def test_an_exported_model_agrees_with_the_original_in_onnxruntime(made: Made, t
     accuracy = f"{100 * correct / 30:.2f} % ({100 * low:.2f} to {100 * high:.2f}), {correct} of 30"
     for words in (accuracy, "| learning_rate | 0.001 |", "## Limits", "## Licence", "`airplane`"):
         assert words in text, words
+
+
+def test_the_code_of_a_model_card_predicts_a_photograph_as_predict_does(
+    made: Made, exported: tuple[Path, str], tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The camera was turned: the pixels lie on their side, and orientation 6 in the EXIF data says so."""
+    out, _ = exported
+    pixels = made.study.split.test.images[5].permute(1, 2, 0).numpy()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph = Image.fromarray(pixels).resize((60, 48))
+    photograph.save(tmp_path / "picture.jpg", exif=exif, quality=95)
+    photograph.save(tmp_path / "lying.jpg", quality=95)  # the same without a word on how it was held
+    shutil.copy(out / "model.onnx", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (out / "MODEL_CARD.md").read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    _, said, _ = call("predict", "picture.jpg", "lying.jpg", "--run", made.runs["level1"].path, "--json")
+    upright, lying = ([*each["probabilities"].values()] for each in lines(said))
+    np.testing.assert_allclose(names["probabilities"][0], upright, atol=2e-5)
+    assert np.abs(names["probabilities"][0] - lying).max() > 2e-4  # after one epoch, all pictures look alike
 
 
 def test_export_refuses_and_says_what_is_next(
@@ -445,7 +612,7 @@ def test_export_refuses_and_says_what_is_next(
     assert "choose another" in said
     status, _, said = call("export", tmp_path, "--out", tmp_path / "out")
     assert status == 2
-    assert "holds no run" in said
+    assert "holds no run: give the folder of one run (cifarlib runs lists them)" in said
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # what an import finds where it is not installed
     status, _, said = call("export", run, "--out", tmp_path / "out")
     assert status == 2

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from cifarlib import data, doctor, models, recipes, training
+from cifarlib import data, doctor, models, progress, recipes, training
 from cifarlib.__main__ import main
 
 Call = Callable[..., tuple[int, dict[str, list[dict[str, Any]]]]]
@@ -60,9 +64,9 @@ def test_the_full_study_names_its_downloads_and_what_is_damaged(call: Call, tmp_
     status, found = call("--profile", "full")
     assert status == 0  # to be downloaded is no problem
     (images,), weights = found["images"], found["weights"]
-    assert (images["state"], images["found"]) == ("note", "CIFAR-10 will be downloaded to data, 170 MB")
+    assert (images["state"], images["found"]) == ("note", "CIFAR-10 will be downloaded to data, 163 MiB")
     assert [check["state"] for check in weights] == ["note", "note"]
-    assert [check["found"].rpartition(", ")[2] for check in weights] == ["98 MB", "20 MB"]
+    assert [check["found"].rpartition(", ")[2] for check in weights] == ["98 MiB", "20 MiB"]  # 97.8, 20.5
     assert found["torch's cache"][0]["state"] == "ok"
 
     (tmp_path / "data").mkdir()
@@ -77,12 +81,151 @@ def test_the_full_study_names_its_downloads_and_what_is_damaged(call: Call, tmp_
     assert all(check["remedy"] for check in (*found["images"], *found["weights"]))
 
 
-def test_an_image_folder_is_seen(call: Call, tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        (tmp_path / "data" / name / "a.png").write_bytes(b"")
-    _, found = call("--profile", "full")
-    assert found["images"][0]["found"].startswith("an image folder, data")
+# --- Images of one's own -----------------------------------------------------------------------------------
+
+
+def pictures(root: Path, counts: Mapping[str, int], side: int = 40) -> None:
+    """Draw so many pictures into each of these folders."""
+    rng = np.random.default_rng(0)
+    for folder, count in counts.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (side, side + 8, 3), np.uint8)
+            Image.fromarray(pixels).save(root / folder / f"{number}.png")
+
+
+@pytest.mark.skipif(training.choose_device().type == "cuda", reason="auto means the full profile here")
+def test_own_images_that_the_demo_would_not_look_at_are_a_problem_as_they_are_for_train(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(tmp_path / "leaves", {"beech": 6, "oak": 6})
+    assert main(["train", "1", "--data-root", "leaves"]) == 2
+    refusal = capsys.readouterr().err
+    status, found = call("--data-root", "leaves")
+    assert status == 1
+    (images,) = found["images"]
+    assert images["state"] == "problem"
+    assert f"cifarlib: {images['found']}: {images['remedy']}\n" == refusal
+    assert "say profile='full'" in refusal
+    assert call("--data-root", "leaves", "--profile", "full")[0] == 0
+    assert call("--data-root", "leaves", "--profile", "demo")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "overrides"),
+    [
+        ({"beech": 24, "oak": 16}, {}),
+        ({"beech": 24, "oak": 16}, {"train_size": 10, "val_size": 3, "store_size": 16}),
+        ({"train/beech": 11, "train/oak": 9, "val/beech": 2, "val/oak": 1}, {"test_size": 1}),
+        ({f"{part}/{name}": 3 for part in ("train", "valid", "test") for name in ("beech", "oak")}, {}),
+    ],
+)
+def test_an_image_folder_is_counted_as_a_study_splits_it(
+    tmp_path: Path, counts: dict[str, int], overrides: dict[str, int]
+) -> None:
+    leaves = tmp_path / "leaves"
+    pictures(leaves, counts)
+    profile, by_name = recipes.resolve("full", overrides=overrides | {"image_size": 48})
+    split = data.load(profile, leaves, image_size=48)
+    sizes, stored = (len(split.train), len(split.val), len(split.test)), split.train.images.shape[-1]
+    source = doctor._images("full", profile, by_name, leaves)
+    assert (source.counts, source.stored, source.download) == (sizes, stored, 0)
+    assert source.check.found.startswith(
+        f"an image folder, {leaves}: 2 classes, {sizes[0]} images to train on, {sizes[1]} to validate and "
+        f"{sizes[2]} to test, stored at {stored} px"
+    )
+
+
+def test_small_pictures_are_stored_as_they_are(tmp_path: Path) -> None:
+    for name in ("beech", "oak"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    assert doctor._images("full", *recipes.resolve("full"), tmp_path).stored == 32
+
+
+def _empty(root: Path) -> None:
+    pictures(root, {"beech": 6, "oak": 6})
+    (root / "oak" / "0.png").write_bytes(b"")
+
+
+def _no_picture(root: Path) -> None:
+    pictures(root, {"beech": 6, "oak": 6})
+    for name in ("beech", "oak"):
+        (root / name / "0.png").write_text("no picture")
+
+
+def _loose(root: Path) -> None:
+    pictures(root, {".": 1, "beech": 6, "oak": 6})
+
+
+def _link(root: Path) -> None:
+    pictures(root, {"beech": 6, "oak": 6})
+    (root / "oak" / "again.png").symlink_to("0.png")
+
+
+def _drawn(**counts: int) -> Callable[[Path], None]:
+    return lambda root: pictures(root, {name.replace("__", "/"): count for name, count in counts.items()})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _empty,
+        _no_picture,
+        _loose,
+        _link,
+        _drawn(beech=6),
+        _drawn(beech=6, oak=5),
+        _drawn(beech=6, oak=0, elm=6),
+        _drawn(test__beech=6, test__oak=6),
+        _drawn(train__beech=6, train__oak=6, test__beech=6, test__elm=6),
+        _drawn(train__beech=6, train__oak=6, elm=6),
+    ],
+)
+def test_an_image_folder_that_a_study_refuses_is_a_problem_in_its_words(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "leaves")
+    with pytest.raises(ValueError, match="leaves") as refused:
+        data.load(recipes.FULL, tmp_path / "leaves")
+    source = doctor._images("full", *recipes.resolve("full"), tmp_path / "leaves")
+    assert source.counts is None
+    assert source.check.state == "problem"
+    assert f"{source.check.found}: {source.check.remedy}".removesuffix(": mend that") == str(refused.value)
+
+
+def test_memory_is_that_of_the_images_and_the_settings() -> None:
+    _, by_name = recipes.resolve("full", overrides={"batch_size": 16, "image_size": 112})
+    source = doctor._Source(doctor.Check("images", "ok", ""), "", (900, 50, 50), 1000)
+    found = doctor._memory(by_name, source, torch.device("cpu")).found
+    # A batch of a quarter, at a quarter of the pixels: 7/16 GiB, beside 2 GiB and 1,000 images of 3 MB.
+    assert found.partition("; ")[2].partition("; ")[0] == f"training may want {2 + 7 / 16 + 3e9 / 2**30:.1f} GiB"
+
+
+def test_settings_are_checked_as_a_study_does(call: Call, tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.ones(2)}, tmp_path / "other.pth")
+    for name, setting, words in (
+        ("images", "store_size=40", "leave store_size out"),
+        ("weights", "weights=imagenet1k_v2", "has no imagenet1k_v2 weights for efficientnet_b0"),
+        ("weights", "weights=nowhere.pth", "is no file"),
+        ("weights", "level1.weights=other.pth", "other.pth"),
+    ):
+        status, found = call("--profile", "full", "--set", setting)
+        check = found[name][0]
+        assert (status, check["state"]) == (1, "problem"), setting
+        assert words in f"{check['found']}: {check['remedy']}", check
+    assert main(["doctor", "--no-timing", "--set", "epoch=1"]) == 2
+    if training.choose_device().type == "cpu":  # and what cannot be trained is not timed
+        said: list[str] = []
+        checks = {
+            check.name: check for check in doctor.examine(overrides={"precision": "16-mixed"}, say=said.append)
+        }
+        assert (checks["precision"].state, checks["time"].remedy) == ("problem", "mend the problems first")
+        assert not said
+
+
+# --- A machine that lacks something ------------------------------------------------------------------------
 
 
 def test_what_stops_a_study_is_a_problem_with_a_remedy(
@@ -109,7 +252,7 @@ def test_what_stops_a_study_is_a_problem_with_a_remedy(
 
 
 def test_no_room_is_a_problem(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_room_for_runs", lambda by_name: 2**60)
+    monkeypatch.setattr(doctor, "_room_for_runs", lambda chosen, by_name: 2**60)
     status, found = call()
     assert status == 1
     assert "free there" in found["run_root"][0]["found"]
@@ -201,13 +344,111 @@ def test_times_are_counted_from_a_pace() -> None:
 
 def test_a_pace_is_measured_on_built_in_images() -> None:
     small = replace(recipes.resolve("demo")[1]["level2"], image_size=32, batch_size=8)
-    pace = doctor._pace(small, torch.device("cpu"))
+    pace = doctor._pace(small, torch.device("cpu"), 48)
     for seconds in (pace.forward, pace.judge, pace.real):
         assert math.isfinite(seconds)
         assert seconds > 0
 
 
+def seconds_of(words: str) -> float:
+    """Read a duration as `progress.duration` writes it."""
+    units = {"s": 1, "min": 60, "h": 3600}
+    numbers = words.split()
+    return sum(float(n) * units[unit] for n, unit in zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def test_a_small_study_is_timed_and_the_whole_is_the_sum_of_its_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {
+        "weights": "none",
+        "image_size": 32,
+        "efficientnet.image_size": 32,
+        "batch_size": 4,
+        "train_size": 200,
+    }
+    settings = [part for name in small for part in ("--set", f"{name}={small[name]}")]
+    assert main(["doctor", "--profile", "demo", *settings]) == 0
+    said, errors = capsys.readouterr()
+    assert errors.startswith("Timing a few batches of 2 kinds of training")
+    (line,) = (line for line in said.splitlines() if " time: " in line)
+    whole, parts, more = re.fullmatch(
+        r"ok +time: training the four levels on built-in images, 200 to train on, at 32 px: about (.+?) \((.+)\), "
+        r"and about (.+?) more for the arms .*",
+        line,
+    ).groups()  # type: ignore[union-attr]
+    by_name = {name: seconds_of(words) for name, words in (part.split(" ", 1) for part in parts.split(", "))}
+    assert list(by_name) == ["level1", "level2", "level3", "efficientnet"]
+    assert seconds_of(whole) == pytest.approx(sum(by_name.values()), abs=2.5)  # every number is rounded
+    assert by_name["level3"] == by_name["level2"]  # three epochs each in the demo, at the same pace
+    assert min(by_name.values()) > 0
+    assert seconds_of(more) > 0
+
+
+def test_the_time_is_that_of_the_profile_the_images_and_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one pace for all, every part follows from `training_seconds`."""
+    timed = []
+
+    def pace(recipe: recipes.Recipe, device: torch.device, stored: int) -> training.Pace:
+        timed.append((recipe.model, recipe.image_size, recipe.batch_size, stored))
+        return PACE
+
+    monkeypatch.setattr(doctor, "_pace", pace)
+    overrides = {"seeds": 3, "image_size": 64, "level1.image_size": 96, "level2.epochs": 2, "batch_size": 16}
+    chosen, by_name = recipes.resolve("full", overrides=overrides)
+    source = doctor._Source(doctor.Check("images", "ok", ""), "the images in leaves", (26, 7, 7), 96)
+    times = functools.partial(doctor._times, device=torch.device("cpu"), say=lambda text: None)
+    found = times(chosen, by_name, source).found
+    seconds = {name: doctor.training_seconds(by_name[name], PACE, 26, 7, 7) for name in by_name}
+    main_four = {name: 3 * seconds[name] for name in ("level1", "level2", "level3", "efficientnet")}
+    arms = ("level1_batchnorm", "level2_noaug_frozen", "level2_frozen", "level2_noaug")
+    parts = ", ".join(f"{name} {progress.duration(of)}" for name, of in main_four.items())
+    assert found == (
+        "training the four levels on the images in leaves, 26 to train on, at 96 px, under 3 seeds: about "
+        f"{progress.duration(sum(main_four.values()))} ({parts}), and about "
+        f"{progress.duration(sum(seconds[name] for name in arms))} more for the arms that the notebooks of levels "
+        "1 and 2 add by default"
+    )
+    sizes = [("resnet50", 64, 16, 96), ("resnet50", 96, 16, 96), ("efficientnet_b0", 64, 16, 96)]
+    assert sorted(timed) == sorted(sizes)
+
+    timed.clear()
+    chosen, by_name = recipes.resolve("demo")
+    source = doctor._Source(doctor.Check("images", "ok", ""), "built-in images", (1000, 250, 1000))
+    pretraining = doctor.training_seconds(by_name["pretrain"], PACE, chosen.pretrain_size, 500, 0)
+    assert f", pretrain_resnet50 {progress.duration(pretraining)})" in times(chosen, by_name, source).found
+    assert [size for _, size, _, _ in timed] == [40, 48, 32]
+
+    chosen, by_name = recipes.resolve("full")
+    source = doctor._Source(doctor.Check("images", "ok", ""), "CIFAR-10", (40_000, 10_000, 10_000))
+    monkeypatch.setattr(doctor, "_pace", lambda *_: replace(PACE, real=0.1))
+    check = times(chosen, by_name, source)
+    assert (check.state, "--set train_size=5000" in check.remedy) == ("note", True)
+
+
 def test_the_room_is_that_of_the_runs_of_a_report() -> None:
-    by_name = recipes.resolve("full")[1]
-    total, trainable = models.count_parameters(models.build(recipes.LEVEL3, 10))
-    assert doctor._room_for_runs(by_name) > 4 * total + 36 * trainable
+    """Weights in fp32 of every run, and three checkpoints of weights and two moments of the largest at work."""
+
+    @functools.cache
+    def sizes(model: str, trainable: str) -> tuple[int, int]:
+        with torch.device("meta"):
+            parameters = list(
+                models.build(recipes.Recipe(name="-", model=model, trainable=trainable), 2).parameters()
+            )
+        return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+    def room(runs: list[recipes.Recipe]) -> int:
+        numbers = [sizes(each.model, each.trainable) for each in runs]
+        return sum(4 * whole for whole, _ in numbers) + 3 * 3 * 4 * max(trained for _, trained in numbers)
+
+    chosen, by_name = recipes.resolve("full")
+    main_four = [by_name[name] for name in ("level1", "level2", "level3", "efficientnet")]
+    arms = ("level1_batchnorm", "level2_noaug_frozen", "level2_frozen", "level2_noaug")
+    once = [by_name[name] for name in arms]
+    assert doctor._room_for_runs(chosen, by_name) == room(main_four + once)
+    seeds = replace(chosen, seeds=3)
+    assert doctor._room_for_runs(seeds, by_name) == room(3 * main_four + once)
+    demo = recipes.resolve("demo")  # and the stand-in for ImageNet's weights, of which all is trained
+    runs = [demo[1][each.name] for each in main_four + once] + [demo[1]["pretrain"]]
+    assert doctor._room_for_runs(*demo) == room(runs)

@@ -808,7 +808,7 @@ def test_imagenet_weights_are_downloaded_once_and_checked(
     assert mirrors.asked == [f"/{name}"]  # the second time it comes from the cache
     assert [path.name for path in cache.iterdir()] == [name]
     said = capfd.readouterr().err
-    assert said.startswith(f"Downloading {name} (98 MB) to {cache}.\n")
+    assert said.startswith(f"Downloading {name} (98 MiB) to {cache}.\n")
     assert "%|" not in said  # no bar where bars are off
 
 
