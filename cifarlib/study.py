@@ -587,7 +587,8 @@ class Study:
         Returns:
             `name`, `images` (how many), `classes` (images of each), and `levels`: by level `test_accuracy` and
             `test_interval` on these images, `own` and `own_interval` on the study's test images of the classes
-            that occur among them, and `difference`, the former less the latter with its interval.
+            that occur among them, and `difference`, the former less the latter with its interval. Where classes
+            differ in size, `balanced_accuracy` on these images too.
 
         Raises:
             ValueError: no level has been run.
@@ -617,6 +618,8 @@ class Study:
                 "own_interval": list(evaluation.wilson_interval(*counts[2:])),
                 "difference": list(evaluation.independent_difference(*counts)),
             }
+            if evaluation.unbalanced(labels):
+                levels[level]["balanced_accuracy"] = evaluation.balanced_accuracy(probs[level], labels)
         if not levels:
             raise ValueError(
                 f"no level has been run under {self.run_root} with these images and settings: train one first "

@@ -598,6 +598,7 @@ def second_test(second: Mapping[str, Any]) -> pd.DataFrame:
                 found["own"], *found["own_interval"]
             ),
             **_second(name, second),
+            **_balanced(found),
             "difference in points (95 % interval)": points(*found["difference"]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -500,3 +500,10 @@ def test_another_test_set_is_one_more_column(tmp_path: Path) -> None:
     assert level1["test_accuracy"] == level1["own"] == right.mean()  # on the images of these classes alone
     difference, low, high = level1["difference"]
     assert low < difference == 0 < high
+    assert "balanced_accuracy" not in level1  # one class alone
+    dog = int(np.flatnonzero(here.split.test.labels.numpy() == here.classes.index("dog"))[0])
+    (folder / "dog").mkdir()
+    Image.fromarray(here.split.test.images[dog].permute(1, 2, 0).numpy()).save(folder / "dog" / "one.png")
+    with_dog = here.evaluate(here.load_test(folder))["levels"]["level1"]
+    dog_right = here.run("level1").predictions["test_probs"][dog].argmax() == here.classes.index("dog")
+    assert with_dog["balanced_accuracy"] == pytest.approx((right.mean() + dog_right) / 2)

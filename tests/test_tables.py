@@ -538,6 +538,8 @@ def test_a_second_test_set_is_a_column() -> None:
             "difference in points (95 % interval)": "-5.00 (-30.00 to +20.00)",
         }
     }
+    found["balanced_accuracy"] = 0.655
+    assert cells(tables.second_test(second))["Level 2"]["balanced"] == "65.50 %"
     summary = cells(tables.summary(RESULTS, 40, second))
     assert summary["Level 2"][title] == "70.00 % (60.00 to 80.00)"
     assert pd.isna(summary["Level 1"][title])
