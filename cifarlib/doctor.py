@@ -121,6 +121,11 @@ def _problem(name: str, error: Exception) -> Check:
     return Check(name, "problem", found or str(error), remedy if found else "mend that")
 
 
+def _arms(by_name: Mapping[str, Recipe]) -> list[Recipe]:
+    """Return what the notebooks of levels 1 and 2 train besides by default; ConvNeXt has to be asked for."""
+    return [by_name[name] for name in dict.fromkeys((*recipes.LEVEL1_ARMS, *recipes.ARMS)) if name not in _MAIN]
+
+
 def _stand_ins(by_name: Mapping[str, Recipe]) -> list[Recipe]:
     """Return the trainings that make the stand-ins for ImageNet weights, an architecture each."""
     names = {by_name[name].model.removeprefix("se_") for name in _MAIN if by_name[name].weights == "pretrain"}
@@ -253,9 +258,8 @@ def _memory(by_name: Mapping[str, Recipe], source: _Source, device: torch.device
 
 def _room_for_runs(chosen: Profile, by_name: Mapping[str, Recipe]) -> int:
     """Return the bytes that the runs of all four levels and of their arms keep, and the checkpoints at work."""
-    arms = [by_name[name] for name in dict.fromkeys((*recipes.LEVEL1_ARMS, *recipes.ARMS)) if name not in _MAIN]
     under_every_seed = [models.room(by_name[name]) for name in _MAIN]
-    once = [models.room(recipe) for recipe in (*arms, *_stand_ins(by_name))]
+    once = [models.room(recipe) for recipe in (*_arms(by_name), *_stand_ins(by_name))]
     kept = chosen.seeds * sum(kept for kept, _ in under_every_seed) + sum(kept for kept, _ in once)
     return kept + max(at_work for _, at_work in (*under_every_seed, *once))
 
@@ -348,16 +352,17 @@ def _weights_files(by_name: Mapping[str, Recipe]) -> list[models.Published]:
 def _weights(by_name: Mapping[str, Recipe], files: list[models.Published]) -> Iterator[Check]:
     if _stand_ins(by_name):
         yield Check("weights", "ok", "trained on the spot, on other built-in images: nothing is downloaded")
-    refused = {}
-    for recipe in by_name.values():
+    told: dict[str, Check] = {}  # each once: many recipes may have the same
+    for recipe in (*(by_name[name] for name in _MAIN), *_arms(by_name)):
         try:
             if recipe.weights not in recipes.NAMED_WEIGHTS:
                 models.room(recipe, models.load_weights(recipe))
-            elif recipe.name in _MAIN:
+                told[recipe.weights] = Check("weights", "ok", f"{recipe.weights}: they fit {recipe.model}")
+            else:
                 models.download_size(recipe)
         except (ValueError, OSError) as error:
-            refused[str(error)] = error  # many recipes may have one
-    yield from (_problem("weights", error) for error in refused.values())
+            told[str(error)] = _problem("weights", error)
+    yield from told.values()
     for _, path, digest, mib in files:
         if not path.is_file():
             found = f"{path.name} will be downloaded to {path.parent}, {_mib(mib * 2**20)}"
@@ -399,7 +404,7 @@ def _times(
     assert source.counts is not None
     stand_ins = _stand_ins(by_name)
     main = [by_name[name] for name in _MAIN]
-    arms = [each for each in by_name.values() if each.name not in (*_MAIN, "pretrain", "convnext")]
+    arms = _arms(by_name)
     # Of several of a kind the first one's batches are timed. Stand-ins learn from images of their own, 32 px.
     kinds: dict[Recipe, tuple[int, int]] = {}
     for recipe in (by_name["level2"], *main, *arms):

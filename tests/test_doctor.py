@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -276,6 +277,22 @@ def test_the_declared_bounds_are_those_of_pyproject_and_of_what_is_installed(
     assert installed["requires-python"] == ["3.11"]
     assert {line.partition(">=")[0] for line in installed[""]} >= {"torch", "numpy", "filelock"}
     assert "torch>=2.6" not in installed["notebooks"]
+
+
+def test_weights_of_ones_own_have_to_fit_what_is_trained_and_no_more(call: Call, tmp_path: Path) -> None:
+    """A ResNet-50's do not fit ConvNeXt, which is trained only when it is asked for."""
+    path = tmp_path / "own.safetensors"
+    state = models.build(recipes.LEVEL1, 10).torchvision_state()
+    kept = {name: value.contiguous() for name, value in state.items() if not name.startswith("fc.")}
+    safetensors.torch.save_file(kept, path)
+    own = ["--profile", "demo", "--set", f"weights={path}"]
+    status, found = call(*own, "--set", "efficientnet.weights=none")
+    (check,) = found["weights"]
+    assert (status, check["state"]) == (0, "ok") and f"{path}: they fit " in check["found"]
+    status, found = call(*own)
+    fits, refused = found["weights"]
+    assert (status, fits["state"], refused["state"]) == (1, "ok", "problem")
+    assert "do not fit efficientnet_b0" in refused["found"]
 
 
 @pytest.mark.parametrize(
