@@ -352,8 +352,10 @@ def _weights_files(by_name: Mapping[str, Recipe]) -> list[models.Published]:
 def _weights(by_name: Mapping[str, Recipe], files: list[models.Published]) -> Iterator[Check]:
     if _stand_ins(by_name):
         yield Check("weights", "ok", "trained on the spot, on other built-in images: nothing is downloaded")
-    told: dict[str, Check] = {}  # each once: many recipes may have the same
-    for recipe in (*(by_name[name] for name in _MAIN), *_arms(by_name)):
+    told: dict[str, Check] = {}  # each once
+    trained = (*(by_name[name] for name in _MAIN), *_arms(by_name))
+    # A file is read once for an architecture, not for every recipe.
+    for recipe in {(each.weights, each.model): each for each in trained}.values():
         try:
             if recipe.weights not in recipes.NAMED_WEIGHTS:
                 models.room(recipe, models.load_weights(recipe))

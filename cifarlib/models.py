@@ -327,9 +327,8 @@ def published(recipe: Recipe) -> Published:
     digits = re.search(r"-([0-9a-f]{8,64})\.", name)
     assert digits, name  # the names of all of torchvision's weights end like that
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    return Published(
-        entry.url, path, digits[1], entry.meta.get("_file_size", 0.0)
-    )  # in MiB, whatever it is called
+    mib = entry.meta.get("_file_size", 0.0)  # in MiB, though torchvision calls it MB
+    return Published(entry.url, path, digits[1], mib)
 
 
 def _download(recipe: Recipe) -> Path:
