@@ -17,6 +17,7 @@ import torch
 
 FROZEN_EPOCHS = 5
 PIPELINE_IMAGES = 2048  # at least: with fewer, the start of a DataLoader's workers would be most of its time
+WHOLE = 40_000  # CIFAR-10's training images, after the split
 
 
 class PeerArm:
@@ -144,6 +145,22 @@ class OurArm:
             }
         return found
 
+    def large_gpu(self):
+        """Return what a data-centre GPU is measured by: the frozen network's pace, a whole epoch of level 2."""
+        engine, images = self._engine("level1"), self.train.images
+        batches = [images[torch.arange(engine.batch_size, device=self.device) % len(images)]] * 40
+        for batch in batches[:5]:
+            engine.features(batch)
+        with Clock() as clock:
+            for batch in batches:
+                engine.features(batch)
+        found = {"frozen_images_per_second": len(batches) * engine.batch_size / clock.seconds}
+        whole = self.train.take(torch.arange(WHOLE) % len(images))
+        trainer = self.training.Trainer(self._engine("level2"), whole)
+        with Clock() as clock:
+            trainer.epoch(0)
+        return found | {"layer4_epoch_seconds": clock.seconds, "layer4_epoch_images": WHOLE}
+
     def agreement(self):
         """Compare level 1's trained model with the plain network of the same weights (gates 1 and 2)."""
         from benchmarks import parity
@@ -192,17 +209,24 @@ def _serve(connection, kind, options):
         multiprocessing.set_start_method("fork", force=True)
     from cifarlib.training import choose_device, peak_memory
 
+    def memory():
+        """The device's and the host's peak, in bytes."""
+        return {"device": peak_memory(choose_device()), "host": peak_memory(torch.device("cpu"))}
+
     arm = kind(**options)
     connection.send("ready")
     while (method := connection.recv()) is not None:
-        connection.send(getattr(arm, method)() if method != "memory" else peak_memory(choose_device()))
+        connection.send(getattr(arm, method)() if method != "memory" else memory())
         if torch.cuda.is_available():  # a process that waits leaves the GPU's memory to the others
             gc.collect()
             torch.cuda.empty_cache()
 
 
 class Worker:
-    """An arm in a process of its own: `ask` names a method and waits for what it returns."""
+    """An arm in a process of its own: `ask` names a method and waits for what it returns.
+
+    It starts at once, and whoever first asks it waits until it has: several start together.
+    """
 
     def __init__(self, kind, **options):
         context = multiprocessing.get_context("spawn")
@@ -210,10 +234,16 @@ class Worker:
         self.process = context.Process(target=_serve, args=(theirs, kind, options))
         self.process.start()
         theirs.close()
-        self._receive("its start")
+        self.ready = False
+
+    def wait(self):
+        """Wait until the arm has started."""
+        if not self.ready:
+            self.ready = self._receive("its start") == "ready"
 
     def ask(self, method):
         """Run a method of the arm; an arm that failed has printed why, and ends the benchmark."""
+        self.wait()
         with contextlib.suppress(BrokenPipeError):  # what it says next is why
             self.connection.send(method)
         return self._receive(method)

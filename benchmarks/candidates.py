@@ -156,6 +156,37 @@ def _compile(bench):
     return bench.trunk(engine._trunk, x), bench.trunk(torch.compile(engine._trunk), x)
 
 
+def _graph(bench):
+    engine = bench.engine(recipes.LEVEL1)
+    x = bench.inputs(engine)
+    run, own = bench.trunk(engine._trunk, x), x.clone()
+    into = bench.trunk(engine._trunk, own)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):  # what is captured must have run before, on a stream of its own
+        for _ in range(3):
+            into()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        into()
+
+    def replay():
+        own.copy_(x)
+        graph.replay()
+
+    return run, replay
+
+
+def _algorithms(bench):
+    step = bench.step(bench.engine(recipes.LEVEL2))
+
+    def tried():
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            step()
+
+    return step, tried
+
+
 CANDIDATES = (
     Candidate("trunk outputs kept", "level 1, 5 epochs", "4 to 5: five passes become one", _cache),
     Candidate("convolution and BatchNorm folded", "trunk forward", "1.2: less memory traffic", _fold),
@@ -191,6 +222,8 @@ CANDIDATES = (
         "inference in batches of 256, not 64", "trunk forward", "1.05: fewer calls", _large_batches, ("cuda",)
     ),
     Candidate("torch.compile of the trunk, warm", "trunk forward", "1.2", _compile, ()),
+    Candidate("cuDNN's algorithms tried out first", "layer4 step", "1.1 on a GPU", _algorithms, ()),
+    Candidate("CUDA graph of the trunk", "trunk forward", "1.2 on a fast GPU: no launches", _graph, ()),
 )
 
 
@@ -218,26 +251,28 @@ class Tries:
         return self._once(run)
 
     @staticmethod
-    def _once(run):
+    def _once(run, times=1):
         with Clock() as clock:
-            run()
-        return clock.seconds
+            for _ in range(times):
+                run()
+        return clock.seconds / times
 
     def all(self):
         """Time every candidate, without and with it in turn, after one cold call of each."""
         rows = []
         for candidate in CANDIDATES:
-            without, with_it = candidate.make(self.bench)
             try:
+                without, with_it = candidate.make(self.bench)
                 self._once(without)
                 cold = self._once(with_it)
-            except Exception as error:  # torch.compile needs a compiler
+            except Exception as error:  # torch.compile needs a compiler, a CUDA graph CUDA
                 print(f"{candidate.name}: not available here ({type(error).__name__}: {error})", flush=True)
                 continue
             pairs = []
+            times = 10 if self.bench.device.type == "cuda" else 1  # milliseconds each: the host's jitter counts
             for repeat in range(4):
                 both = [(0, without), (1, with_it)]
-                seconds = {k: self._once(run) for k, run in (both if repeat % 2 == 0 else both[::-1])}
+                seconds = {k: self._once(run, times) for k, run in (both if repeat % 2 == 0 else both[::-1])}
                 pairs.append(seconds[0] / seconds[1])
             kept = candidate.kept(self.bench.device)
             rows.append(

@@ -75,14 +75,28 @@ def speed_table(found):
     memory = ", ".join(
         f"{name.replace('_', ' ')} {value / 2**30:.1f} GiB" for name, value in found["peak_memory_bytes"].items()
     )
+    host = ", ".join(
+        f"{name.replace('_', ' ')} {value / 2**30:.1f} GiB"
+        for name, value in found.get("host_memory_bytes", {}).items()
+    )
+    if settings["device"] == "cpu":
+        memory = f"Peak memory, without the DataLoader's workers: {memory}."
+    else:
+        memory = f"Peak memory of the GPU: {memory}; of the host, without the DataLoader's workers: {host}."
+    large = ""
+    if "large_gpu" in found:
+        pace = found["large_gpu"]
+        large = (
+            f" The frozen network runs {pace['frozen_images_per_second']:,.0f} images/s, and an epoch of level 2 "
+            f"with {pace['layer4_epoch_images']:,} images takes {pace['layer4_epoch_seconds']:.1f} s."
+        )
     return (
         f"{found['device']}, {versions}, {precision}: {images} {settings['image_size']} px, "
         f"batches of 64, medians and ranges of {settings['repeats']} warm repeats taken in turn, in "
         f"{duration(found['took_seconds'])}.\n\n"
         + "\n".join(lines)
         + f"\n\nOurs: {speeds}; the trunk alone runs {found['speeds']['level2']['trunk_images_per_second']:,.1f} "
-        f"images/s up to layer3. Peak memory, without the DataLoader's workers: {memory}."
-        + (f" {found['remark']}" if "remark" in found else "")
+        f"images/s up to layer3.{large} {memory}" + (f" {found['remark']}" if "remark" in found else "")
     )
 
 

@@ -43,6 +43,8 @@ def measure(settings, say=print):
             name: stack.enter_context(Worker(kind, settings=settings, **more))
             for name, (kind, more) in arms(settings).items()
         }
+        for worker in workers.values():  # else the last ones' start would disturb the first one's work
+            worker.wait()
         for measure in MEASURES:
             for repeat in range(settings["repeats"] + 1):
                 for name in list(workers) if repeat % 2 == 0 else reversed(workers):
@@ -53,15 +55,17 @@ def measure(settings, say=print):
                 say(f"{measure}, {'cold' if repeat == 0 else f'repeat {repeat}'}: {line}")
         memory = {name: worker.ask("memory") for name, worker in workers.items()}
         stall = workers["ours"].ask("stall")
+        large = workers["ours"].ask("large_gpu") if settings["device"] != "cpu" else None
         agreement = {name: worker.ask("agreement") for name, worker in workers.items() if name.startswith("ours")}
     ratios = {m: {f"{name}/ours": ratio(samples, m, name) for name in workers if name != "ours"} for m in MEASURES}
     ratios["stall"] = {name: spread(found["ratios"]) for name, found in stall.items()}
     speeds = {name: {k: v for k, v in found.items() if k != "ratios"} for name, found in stall.items()}
-    return {
+    return ({} if large is None else {"large_gpu": large}) | {
         "ratios": ratios,
         "agreement": agreement,
         "speeds": speeds,
-        "peak_memory_bytes": memory,
+        "peak_memory_bytes": {name: peak["device"] for name, peak in memory.items()},
+        "host_memory_bytes": {name: peak["host"] for name, peak in memory.items()},
         "took_seconds": time.perf_counter() - started,
         "samples": samples,
     }
