@@ -31,7 +31,7 @@ help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: $(STAMP) ## the whole study on built-in images, no download, no GPU -> reports/demo
-	@$(CIFARLIB) report --profile demo --out reports/demo --readme README.md
+	@$(CIFARLIB) report --profile demo --out reports/demo
 
 report: $(STAMP) ## the whole study on CIFAR-10 with ImageNet weights, on a GPU -> reports/full
 	@$(CIFARLIB) report --profile full --out reports/full

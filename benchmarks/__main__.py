@@ -92,8 +92,13 @@ def main():
     found = json.loads(path.read_text()) if path.exists() else {}
     environment = runs.environment(device)
     versions = {key: environment[key] for key in ("python", "torch", "torchvision")}
-    found |= {"device": name} | ({"versions": versions} if a.only == "speed" else {})
+    found |= {"device": name}
     print(f"{name}; results go to {path}", flush=True)
+
+    def keep():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reports.write_text(path, json.dumps(found, indent=1) + "\n")
+
     if a.only == "parity":
         profile = replace(recipes.FULL, **dict(zip(("train_size", "val_size", "test_size"), a.sizes, strict=True)))
         epochs = dict(zip(("level1", "level2", "efficientnet"), a.epochs, strict=False))
@@ -120,10 +125,14 @@ def main():
             fits = 10_000 if device.type == "cuda" else None
             settings["images"] = a.images or fits or speed.images_that_fit(settings)
             print(f"{settings['images']} training images at {settings['image_size']} px", flush=True)
-            found |= {"settings": settings} | speed.measure(settings, say=lambda line: print(line, flush=True))
-            found["settings"] |= {key: Path(settings[key]).name for key in ("data_root", "weights")}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    reports.write_text(path, json.dumps(found, indent=1) + "\n")
+            named = settings | {key: Path(settings[key]).name for key in ("data_root", "weights")}
+            found = {key: found[key] for key in ("parity", "candidates") if key in found}
+            found |= {"device": name, "versions": versions, "settings": named}
+            found["precision"] = training.choose_precision(recipes.LEVEL1, device)
+            for part in speed.measure(settings, say=lambda line: print(line, flush=True)):
+                found |= part
+                keep()
+    keep()
     if a.out is None:
         report.write(ROOT)
     made = report.sections([found])

@@ -145,21 +145,50 @@ class OurArm:
             }
         return found
 
-    def large_gpu(self):
-        """Return what a data-centre GPU is measured by: the frozen network's pace, a whole epoch of level 2."""
+    def gpu(self):
+        """Return what a GPU is judged by: the frozen network's pace, a level 2 epoch, and what binds a step."""
         engine, images = self._engine("level1"), self.train.images
-        batches = [images[torch.arange(engine.batch_size, device=self.device) % len(images)]] * 40
-        for batch in batches[:5]:
-            engine.features(batch)
-        with Clock() as clock:
-            for batch in batches:
-                engine.features(batch)
-        found = {"frozen_images_per_second": len(batches) * engine.batch_size / clock.seconds}
+        batch = images[torch.arange(engine.batch_size, device=self.device) % len(images)]
+        pace = len(batch) / self._seconds(lambda: engine.features(batch), 20)
+        steps = {name: self._step(name) for name in ("level2", "level3", "efficientnet")}
         whole = self.train.take(torch.arange(WHOLE) % len(images))
         trainer = self.training.Trainer(self._engine("level2"), whole)
         with Clock() as clock:
             trainer.epoch(0)
-        return found | {"layer4_epoch_seconds": clock.seconds, "layer4_epoch_images": WHOLE}
+        return {"frozen_images_per_second": pace, "steps": steps, "epoch_of_40000_seconds": clock.seconds}
+
+    def _step(self, name):
+        """Time a training step on new images: whole, until the host has asked for it, and the GPU's work alone."""
+        trainer = self.training.Trainer(self._engine(name), self.train)
+        trainer.tail.train()
+        index = torch.arange(trainer.recipe.batch_size, device=self.device) % len(self.train)
+
+        def step():
+            return trainer.step(*trainer.batch(index), 1e-5)
+
+        wall = self._seconds(step, 30)
+        started = time.perf_counter()
+        for _ in range(30):
+            step()
+        host = (time.perf_counter() - started) / 30
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            self._seconds(step, 5, warm=0)
+        on_device = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+        busy = sum(event.time_range.elapsed_us() for event in on_device) / 5e6
+        found = {"seconds": wall, "host_seconds": host, "gpu_busy_seconds": busy, "kernels": len(on_device) // 5}
+        longest = sorted(profile.key_averages(), key=lambda e: -e.self_device_time_total)[:8]
+        keys = ("name", "kernels", "seconds")
+        rows = [(e.key[:90], e.count // 5, e.self_device_time_total / 5e6) for e in longest]
+        return found | {"longest": [dict(zip(keys, row, strict=True)) for row in rows]}
+
+    @staticmethod
+    def _seconds(run, times, warm=5):
+        for _ in range(warm):
+            run()
+        with Clock() as clock:
+            for _ in range(times):
+                run()
+        return clock.seconds / times
 
     def agreement(self):
         """Compare level 1's trained model with the plain network of the same weights (gates 1 and 2)."""

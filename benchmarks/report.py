@@ -45,59 +45,81 @@ def _range(value, digits=1, sign="×"):
 
 
 def speed_table(found):
-    """Return the speed table of one device in Markdown."""
+    """Return the speed table of one device in Markdown; of a run that was stopped, as far as it came."""
     settings, ratios = found["settings"], found["ratios"]
     goals = _GOALS["cpu" if settings["device"] == "cpu" else "gpu"]
-    precision = found["agreement"]["ours"]["precision"]
-    with_half = 0 if precision != "32-true" else 1
+    with_half = 0 if found["precision"] != "32-true" else 1
     others = [key for key in ratios["frozen_phase"] if key not in ("peer/ours", "tuned_peer/ours")]
     tuned = "channels_last" if with_half else "autocast, channels_last"
     head = ["", "goal", "plain script ÷ ours", "cold", f"with {tuned} ÷ ours"]
     head += [key.replace("ours_", "").replace("/ours", " ÷ ours") for key in others]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for measure in MEASURES:
-        row = ratios[measure]
-        cells = [_TITLES[measure], f"{goals[measure][with_half]:g}×", f"**{_range(row['peer/ours'])}**"]
-        cells += [f"{row['peer/ours']['cold']:.1f}×", _range(row["tuned_peer/ours"])]
-        lines.append(
-            "| "
-            + " | ".join(cells + [f"{_range(row[key], 2)}, cold {row[key]['cold']:.2f}×" for key in others])
-            + " |"
-        )
-    for name, value in ratios["stall"].items():
-        cells = [_TITLES[name], f"{goals['stall'][with_half]:g}", f"**{_range(value, 3, '')}**"]
+        cells = [_TITLES[measure], f"{goals[measure][with_half]:g}×"]
+        row = ratios.get(measure)
+        if row is None:
+            cells += ["not measured"] + [""] * (len(head) - 3)
+        else:
+            cells += [f"**{_range(row['peer/ours'])}**", f"{row['peer/ours']['cold']:.1f}×"]
+            cells.append(_range(row["tuned_peer/ours"]))
+            cells += [f"{_range(row[key], 2)}, cold {row[key]['cold']:.2f}×" for key in others]
+        lines.append(f"| {' | '.join(cells)} |")
+    for name in ("level2", "level3", "efficientnet"):
+        value = ratios.get("stall", {}).get(name)
+        cells = [_TITLES[name], f"{goals['stall'][with_half]:g}"]
+        cells.append("not measured" if value is None else f"**{_range(value, 3, '')}**")
         lines.append("| " + " | ".join(cells + [""] * (len(head) - 3)) + " |")
     versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
     images = f"{settings['images']:,} training and {settings['images'] // 4:,} validation images at"
-    speeds = "; ".join(
+    took = f", in {duration(found['took_seconds'])}" if "took_seconds" in found else ""
+    said = [*_speeds(found), *_gpu(found), *_memory(found), *([found["remark"]] if "remark" in found else [])]
+    return (
+        f"{found['device']}, {versions}, {found['precision']}: {images} {settings['image_size']} px, "
+        f"batches of 64, medians and ranges of {settings['repeats']} warm repeats taken in turn{took}.\n\n"
+        + "\n".join(lines)
+        + f"\n\n{' '.join(said)}"
+    )
+
+
+def _speeds(found):
+    if "speeds" not in found:
+        return
+    each = "; ".join(
         f"{name} trains at {s['images_per_second']:,.1f} images/s" for name, s in found["speeds"].items()
     )
-    memory = ", ".join(
-        f"{name.replace('_', ' ')} {value / 2**30:.1f} GiB" for name, value in found["peak_memory_bytes"].items()
-    )
-    host = ", ".join(
-        f"{name.replace('_', ' ')} {value / 2**30:.1f} GiB"
-        for name, value in found.get("host_memory_bytes", {}).items()
-    )
-    if settings["device"] == "cpu":
-        memory = f"Peak memory, without the DataLoader's workers: {memory}."
-    else:
-        memory = f"Peak memory of the GPU: {memory}; of the host, without the DataLoader's workers: {host}."
-    large = ""
-    if "large_gpu" in found:
-        pace = found["large_gpu"]
-        large = (
-            f" The frozen network runs {pace['frozen_images_per_second']:,.0f} images/s, and an epoch of level 2 "
-            f"with {pace['layer4_epoch_images']:,} images takes {pace['layer4_epoch_seconds']:.1f} s."
+    pace = found["speeds"]["level2"]["trunk_images_per_second"]
+    yield f"Ours: {each}; the trunk alone runs {pace:,.1f} images/s up to layer3."
+
+
+def _gpu(found):
+    """Say what a GPU is judged by, and what binds a training step on it."""
+    gpu = found.get("gpu", {})
+    if "frozen_images_per_second" in gpu:
+        yield f"The whole frozen network runs {gpu['frozen_images_per_second']:,.0f} images/s."
+    if "epoch_of_40000_seconds" in gpu:
+        yield f"An epoch of level 2 with 40,000 images takes {gpu['epoch_of_40000_seconds']:.1f} s."
+    for name, step in gpu.get("steps", {}).items():
+        whole, host, busy = (1e3 * step[key] for key in ("seconds", "host_seconds", "gpu_busy_seconds"))
+        yield (
+            f"A step of {name} takes {whole:.1f} ms: its {step['kernels']} kernels take the host {host:.1f} ms to "
+            f"ask for and the GPU {busy:.1f} ms to run."
         )
-    return (
-        f"{found['device']}, {versions}, {precision}: {images} {settings['image_size']} px, "
-        f"batches of 64, medians and ranges of {settings['repeats']} warm repeats taken in turn, in "
-        f"{duration(found['took_seconds'])}.\n\n"
-        + "\n".join(lines)
-        + f"\n\nOurs: {speeds}; the trunk alone runs {found['speeds']['level2']['trunk_images_per_second']:,.1f} "
-        f"images/s up to layer3.{large} {memory}" + (f" {found['remark']}" if "remark" in found else "")
-    )
+
+
+def _memory(found):
+    if "peak_memory_bytes" not in found:
+        return
+
+    def sizes(peaks):
+        return ", ".join(f"{name.replace('_', ' ')} {value / 2**30:.1f} GiB" for name, value in peaks.items())
+
+    if found["settings"]["device"] == "cpu":
+        yield f"Peak memory, without the DataLoader's workers: {sizes(found['peak_memory_bytes'])}."
+    else:
+        yield (
+            f"Peak memory of the GPU: {sizes(found['peak_memory_bytes'])}; of the host, without the DataLoader's "
+            f"workers: {sizes(found['host_memory_bytes'])}."
+        )
 
 
 def parity_table(found):

@@ -35,9 +35,12 @@ def images_that_fit(settings):
 
 
 def measure(settings, say=print):
-    """Run all arms in turn, forwards and backwards, the first round cold; returns ratios and every sample."""
+    """Run all arms in turn, forwards and backwards, the first round cold; yields what is known, after each part.
+
+    So a run that is stopped keeps what it has measured.
+    """
     started = time.perf_counter()
-    samples = []
+    samples, ratios = [], {}
     with contextlib.ExitStack() as stack:
         workers = {
             name: stack.enter_context(Worker(kind, settings=settings, **more))
@@ -53,22 +56,22 @@ def measure(settings, say=print):
                     samples.append(sample | {"seconds": seconds})
                 line = ", ".join(f"{s['arm']} {s['seconds']:.2f} s" for s in samples[-len(workers) :])
                 say(f"{measure}, {'cold' if repeat == 0 else f'repeat {repeat}'}: {line}")
+            ratios[measure] = {f"{name}/ours": ratio(samples, measure, name) for name in workers if name != "ours"}
+            yield {"ratios": ratios, "samples": samples, "took_seconds": time.perf_counter() - started}
         memory = {name: worker.ask("memory") for name, worker in workers.items()}
+        yield {
+            "peak_memory_bytes": {name: peak["device"] for name, peak in memory.items()},
+            "host_memory_bytes": {name: peak["host"] for name, peak in memory.items()},
+        }
         stall = workers["ours"].ask("stall")
-        large = workers["ours"].ask("large_gpu") if settings["device"] != "cpu" else None
-        agreement = {name: worker.ask("agreement") for name, worker in workers.items() if name.startswith("ours")}
-    ratios = {m: {f"{name}/ours": ratio(samples, m, name) for name in workers if name != "ours"} for m in MEASURES}
-    ratios["stall"] = {name: spread(found["ratios"]) for name, found in stall.items()}
-    speeds = {name: {k: v for k, v in found.items() if k != "ratios"} for name, found in stall.items()}
-    return ({} if large is None else {"large_gpu": large}) | {
-        "ratios": ratios,
-        "agreement": agreement,
-        "speeds": speeds,
-        "peak_memory_bytes": {name: peak["device"] for name, peak in memory.items()},
-        "host_memory_bytes": {name: peak["host"] for name, peak in memory.items()},
-        "took_seconds": time.perf_counter() - started,
-        "samples": samples,
-    }
+        ratios["stall"] = {name: spread(found["ratios"]) for name, found in stall.items()}
+        speeds = {name: {k: v for k, v in found.items() if k != "ratios"} for name, found in stall.items()}
+        yield {"ratios": ratios, "speeds": speeds}
+        if settings["device"] != "cpu":
+            yield {"gpu": workers["ours"].ask("gpu")}
+        ours = [name for name in workers if name.startswith("ours")]
+        yield {"agreement": {name: workers[name].ask("agreement") for name in ours}}
+    yield {"took_seconds": time.perf_counter() - started}
 
 
 def ratio(samples, measure, arm):

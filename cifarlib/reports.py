@@ -895,31 +895,29 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 # The look of a verdict, in a page's table of claims and in the index.
 _MARK_OF = {"holds": "holds", "does not hold": "fails", "not measurable here": "open"}
 
-_MARKS = "<!-- results: written by `make demo`, not by hand -->", "<!-- end of results -->"
+_MARKS = "<!-- results: written by `cifarlib report --readme`, not by hand -->", "<!-- end of results -->"
 
 
 def results_table(results: Mapping[str, Any]) -> str:
     """Return the levels' accuracies as a Markdown table, with the notice that belongs to them."""
-    lines = [
-        _told(results),
-        "",
-        "| level | model | documented | measured here (95 % interval) | test images right | training time |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
+    head = ["level", "model", "documented", "measured here (95 % interval)", "test images right", "training time"]
+    spreads = {name: _seeds(found) for name, found in results["levels"].items()}
+    if any(spreads.values()):
+        head.insert(4, "all training seeds")
+    lines = [_told(results), "", f"| {' | '.join(head)} |", f"|---|---{'|---:' * (len(head) - 2)}|"]
     stated = documented.of_its_classes((results["data"] or {}).get("classes", ()))
     for name, level in documented.LEVELS.items():
         found = results["levels"].get(name)
         cells = [_label(name), level.model, _percent(level.test_accuracy if stated else None)]
         if found is None:
-            cells += ["not run", "", ""]
+            cells += ["not run"] + [""] * (len(head) - 4)
         else:
             low, high = found["test_interval"]
             n = results["data"]["images"]["test"]
-            cells += [
-                f"{_percent(found['test_accuracy'])} ({100 * low:.2f} to {100 * high:.2f})",
-                f"{round(found['test_accuracy'] * n):,} of {n:,}",
-                progress.duration(found["seconds"]),
-            ]
+            cells.append(f"{_percent(found['test_accuracy'])} ({100 * low:.2f} to {100 * high:.2f})")
+            if any(spreads.values()):
+                cells.append(spreads[name])
+            cells += [f"{round(found['test_accuracy'] * n):,} of {n:,}", progress.duration(found["seconds"])]
         lines.append(f"| {' | '.join(cells)} |")
     environment = results["environment"]
     took = [page.get("seconds") for page in results["pages"].values()]
@@ -927,6 +925,14 @@ def results_table(results: Mapping[str, Any]) -> str:
     threads = f", {environment['threads']} threads" if environment["device"] == "cpu" else ""
     lines += ["", f"Measured on {environment['device']}{threads}, torch {environment['torch']}.{whole}"]
     return "\n".join(lines)
+
+
+def _seeds(level: Mapping[str, Any]) -> str:
+    """Say what several training seeds gave, where there were several."""
+    spread = level.get("seeds")
+    if spread is None:
+        return ""
+    return f"{_percent(spread['mean'])} mean of {spread['seeds']} seeds, SD {100 * spread['seed_sd']:.2f}"
 
 
 def results_place(readme: str | Path, marks: tuple[str, str] = _MARKS) -> tuple[str, str]:
@@ -966,7 +972,7 @@ def _index(results: Mapping[str, Any]) -> dict[str, Any]:
     data = results["data"] or {}
     images = {
         "cifar10": "CIFAR-10 in another setting than the documents'",
-        "folder": "images of your own",
+        "folder": "the images named above",
     }.get(data.get("source", ""), "the built-in images")
     rows: list[dict[str, Any]] = []
     drawn: list[dict[str, Any]] = []
@@ -991,6 +997,7 @@ def _index(results: Mapping[str, Any]) -> dict[str, Any]:
             }
             balanced = measured.get("balanced_accuracy")  # where the classes' sizes make it another number
             row["balanced"] = "" if balanced is None else _percent(balanced)
+            row["seeds"] = _seeds(measured)
             drawn.append(
                 {
                     "name": _label(level),

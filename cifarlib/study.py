@@ -227,7 +227,7 @@ class Study:
         if "CIFAR-10" in downloads:  # said, lest it was meant to hold images of one's own
             items += f" (data_root {printable(self.data_root)} holds no class folders)"
         most = (kept + at_work) / 2**30 + sum(downloads.values()) / 2**10
-        time = "on any GPU not measured yet"
+        time = "an epoch of level 2 at 224 px takes an H200 about 7 s; smaller GPUs were not measured"
         if self.builtin or self.device.type == "cpu":
             time = "minutes on two cores" if self.builtin else "with many images hours on a CPU"
         return (
@@ -321,15 +321,18 @@ class Study:
         )
         if not train:
             return folder.load() if folder.finished() else None
+        called = recipe.name if recipe.seed == self.seed else f"{recipe.name}, seed {recipe.seed}"
         if parallel.agree(folder.finished()):
             run = folder.load()
             if test_images is not None:
-                print(f"{recipe.name}: found finished, loaded")
+                print(f"{called}: found finished, loaded")
             return run
         first = parallel.rank() == 0
         with folder.lock() if first else contextlib.nullcontext():
             if parallel.agree(folder.finished()):  # another process trained it while this one waited
                 return folder.load()
+            if first and called != recipe.name:
+                print(f"{called}:")
             model = models.build(recipe, len(train_images.classes), models.load_weights(with_weights))
             engine = training.Engine(model, recipe, self.device)
             fitted = training.fit(

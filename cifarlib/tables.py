@@ -76,9 +76,9 @@ def split(split: Split) -> pd.DataFrame:
             "images": f"{len(images):,}",
             "share": percent(len(images) / total, 1),
             "stated in the documents": percent(documented.SPLIT["stated"][name], 0),
-            "images per class": f"{counts.min()}"
+            "images per class": f"{counts.min():,}"
             if counts.min() == counts.max()
-            else f"{counts.min()} to {counts.max()}",
+            else f"{counts.min():,} to {counts.max():,}",
         }
     frame = pd.DataFrame.from_dict(rows, orient="index")
     return frame if documented.of_its_classes(split.classes) else frame.drop(columns="stated in the documents")
@@ -527,7 +527,7 @@ def costs(runs: Mapping[str, Run]) -> pd.DataFrame:
             "parameters": f"{m['parameters']:,}",
             "trained": f"{m['trainable_parameters']:,}",
             "an epoch": f"{m['seconds_per_epoch']:.1f} s",
-            "training speed": f"{m['images_per_second']:.0f} images/s",
+            "training speed": f"{m['images_per_second']:,.0f} images/s",
             "stall ratio": "" if m["stall_ratio"] is None else f"{m['stall_ratio']:.2f} of resident",
             "peak memory": f"{m['peak_memory_bytes'] / 2**30:.2f} GiB",
             "precision": m["precision"],

@@ -382,6 +382,18 @@ def test_on_cifar10_the_documents_stand_beside_the_measured(made: Any, tmp_path:
     assert not page.find_all(["script", "i"])
 
 
+def test_several_seeds_stand_in_the_index_and_in_the_table(made: Any, tmp_path: Path) -> None:
+    spread = {"accuracies": [0.5, 0.52, 0.54], "mean": 0.52, "seeds": 3, "seed_sd": 0.02}
+    levels = {"level1": measured(0.5, seeds=spread), "level2": measured(0.6)}
+    page = index(made, tmp_path / "r", levels=levels)
+    said = [" ".join(row.get_text(" ").split()) for row in page.main.table.find_all("tr")]
+    assert "52.00 % mean of 3 seeds, SD 2.00" in said[1] and "seeds" not in said[2]
+    table = reports.results_table(json.loads((tmp_path / "r" / "results.json").read_text())).splitlines()
+    rows = [line for line in table if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1
+    assert "| 52.00 % mean of 3 seeds, SD 2.00 |" in rows[2]
+
+
 def test_what_the_documents_state_is_left_out_beside_other_classes(made: Any, tmp_path: Path) -> None:
     data = {"source": "folder", "fingerprint": "f", "images": {"train": 4, "val": 2, "test": 2}, "stored_size": 32}
     levels = {"level1": measured(0.82)}
@@ -390,7 +402,7 @@ def test_what_the_documents_state_is_left_out_beside_other_classes(made: Any, tm
     assert "must not be compared" not in other.main.get_text()
     own = index(made, tmp_path / "b", levels=levels, data=data | {"classes": list(documented.PER_CLASS)})
     assert "82.06 %" in own.main.table.get_text()
-    assert "on images of your own" in " ".join(own.main.get_text().split())
+    assert "on the images named above" in " ".join(own.main.get_text().split())
     columns = [len(row.find_all(["th", "td"])) for row in other.main.table.find_all("tr")]
     assert len(set(columns)) == 1
 
@@ -602,10 +614,10 @@ def test_an_interrupt_ends_cleanly(tmp_path: Path) -> None:
 
 
 def test_the_readme_shows_the_committed_results(tmp_path: Path) -> None:
-    """README's table is what `make demo` writes from reports/demo/results.json, to the letter."""
+    """README's table is the one of the run on photographs, to the letter."""
     readme = tmp_path / "README.md"
     readme.write_text((reports.ROOT / "README.md").read_text())
-    reports.update_readme(readme, reports.ROOT / "reports" / "demo")
+    reports.update_readme(readme, reports.ROOT / "reports" / "photographs")
     assert readme.read_text() == (reports.ROOT / "README.md").read_text()
     assert "Level\u00a04" in readme.read_text()
 

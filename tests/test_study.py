@@ -366,9 +366,13 @@ def test_photographs_run_from_start_to_result(photographs: Path, tmp_path: Path)
     assert "Images from the folder" in here.notice() and not here.documented_setting
 
 
-def test_other_seeds_are_runs_of_their_own(tmp_path: Path) -> None:
+def test_other_seeds_are_runs_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = study(tmp_path, seeds=2)
     runs = here.runs("level1")
+    assert capsys.readouterr().out.count("level1, seed 1:\n") == 1
+    study(tmp_path, seeds=2).runs("level1")
+    said = [line for line in capsys.readouterr().out.splitlines() if "found" in line]
+    assert said == ["level1: found finished, loaded", "level1, seed 1: found finished, loaded"]
     assert list(runs) == [0, 1] and [run.recipe.seed for run in runs.values()] == [0, 1]
     assert runs[0].path == here.run("level1").path != runs[1].path
     assert study(tmp_path).find("level1", seed=1) is not None  # found whether or not it was asked for
