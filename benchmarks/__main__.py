@@ -95,9 +95,11 @@ def main():
     found |= {"device": name}
     print(f"{name}; results go to {path}", flush=True)
 
-    def keep():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        reports.write_text(path, json.dumps(found, indent=1) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+
+    def keep(target):
+        reports.write_text(target, json.dumps(found, indent=1) + "\n")
 
     if a.only == "parity":
         profile = replace(recipes.FULL, **dict(zip(("train_size", "val_size", "test_size"), a.sizes, strict=True)))
@@ -131,8 +133,9 @@ def main():
             found["precision"] = training.choose_precision(recipes.LEVEL1, device)
             for part in speed.measure(settings, say=lambda line: print(line, flush=True)):
                 found |= part
-                keep()
-    keep()
+                keep(partial)  # what a run that is stopped has measured
+    keep(path)
+    partial.unlink(missing_ok=True)
     if a.out is None:
         report.write(ROOT)
     made = report.sections([found])

@@ -171,7 +171,7 @@ def candidates_table(found):
     for row in found["candidates"]:
         lines.append(
             f"| {row['name']} | {row['on']} | {row['predicted']} | {_range(row['gain'], 2)} "
-            f"| {'kept' if row['kept'] else 'dropped'} |"
+            f"| {'kept' if row['kept'] else 'not used'} |"
         )
     for row in found["candidates"]:
         if "compile" in row["name"]:

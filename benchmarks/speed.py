@@ -48,6 +48,8 @@ def measure(settings, say=print):
         }
         for worker in workers.values():  # else the last ones' start would disturb the first one's work
             worker.wait()
+        if settings["device"] != "cpu":
+            yield {"gpu": workers["ours"].ask("gpu")}
         for measure in MEASURES:
             for repeat in range(settings["repeats"] + 1):
                 for name in list(workers) if repeat % 2 == 0 else reversed(workers):
@@ -67,8 +69,6 @@ def measure(settings, say=print):
         ratios["stall"] = {name: spread(found["ratios"]) for name, found in stall.items()}
         speeds = {name: {k: v for k, v in found.items() if k != "ratios"} for name, found in stall.items()}
         yield {"ratios": ratios, "speeds": speeds}
-        if settings["device"] != "cpu":
-            yield {"gpu": workers["ours"].ask("gpu")}
         ours = [name for name in workers if name.startswith("ours")]
         yield {"agreement": {name: workers[name].ask("agreement") for name in ours}}
     yield {"took_seconds": time.perf_counter() - started}

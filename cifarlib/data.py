@@ -7,20 +7,15 @@ there are no worker processes: `augment` and `prepare` work on a batch where it 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import io
 import json
 import os
 import pickle
-import stat
 import tarfile
-import threading
 import unicodedata
-import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,10 +24,9 @@ import psutil
 import torch
 import torch.nn.functional as F
 from kornia.augmentation import ColorJitter
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from cifarlib import downloads, progress, synthetic
+from cifarlib import decoding, downloads, progress, synthetic
 from cifarlib.recipes import Profile, Recipe
 from cifarlib.text import printable
 
@@ -391,20 +385,8 @@ def _official(profile: Profile, path: Path) -> Split:
 
 # --- Image folders -----------------------------------------------------------------------------------------
 
-_READ = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
-_NOT_READ = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".ppm", ".tif", ".tiff")
-_MAX_PIXELS = 50_000_000  # a larger picture is more likely a mistake or an attack than a photograph
-_MAX_BYTES = 256 * 2**20  # more than so many pixels take even where nothing is compressed
-_MIN_SIDE = 8  # pixels; what is smaller is a spacer or a broken thumbnail
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 _PART_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # folders, in any capitals
 _PART_OF |= dict.fromkeys(("val", "valid", "validation"), "val")
-_NAMED, _COLLECTED = 5, 1000  # images that an error names, and after how many bad ones reading stops
-
-
-def _is_image(name: str) -> bool:
-    """Say whether a file's name is that of an image, of a format that is read or of one that is not."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in _READ + _NOT_READ
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -430,7 +412,7 @@ def _target(link: str | Path, within: str) -> str:
             f"{printable(link)} is a link that leads nowhere ({error.strerror}): remove it, or put what it stood "
             "for in its place"
         ) from error
-    wanted = os.path.isdir(target) or _is_image(os.path.basename(link))
+    wanted = os.path.isdir(target) or decoding.is_image(os.path.basename(link))
     if wanted and target != within and not target.startswith(within.rstrip(os.sep) + os.sep):
         folder = target if os.path.isdir(target) else os.path.dirname(target)
         raise ValueError(
@@ -453,9 +435,9 @@ def _images(folder: Path, within: str) -> Iterator[str]:
                 )
             if entry.is_dir():
                 deeper.append(entry.path)
-            elif _is_image(entry.name):
+            elif decoding.is_image(entry.name):
                 suffix = os.path.splitext(entry.name)[1].lower()
-                if suffix in _NOT_READ:
+                if suffix in decoding.NOT_READ:
                     raise ValueError(
                         f"{printable(entry.path)}: {suffix} images are not read, save it as PNG, JPEG or WebP"
                     )
@@ -467,7 +449,8 @@ def _images(folder: Path, within: str) -> Iterator[str]:
 
 def _loose(folder: Path) -> str | None:
     """Return the name of an image that lies in `folder` itself, or None."""
-    return next((e.name for e in _entries(folder) if _is_image(e.name) and not os.path.isdir(e.path)), None)
+    files = (entry.name for entry in _entries(folder) if not os.path.isdir(entry.path))
+    return next(filter(decoding.is_image, files), None)
 
 
 def _classes(folder: Path, within: str) -> list[Path]:
@@ -516,7 +499,7 @@ def _may_hold_images(folder: str) -> bool:
     unknown: list[OSError] = []
     for _, folders, files in os.walk(folder, onerror=unknown.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if any(map(_is_image, files)):
+        if any(map(decoding.is_image, files)):
             return True
     return bool(unknown)
 
@@ -619,15 +602,15 @@ def look_into(profile: Profile, root: str | Path, image_size: int) -> Folder:
     """
     folder = _choose(profile, Path(root), image_size)
     faults = []
-    with _quiet():
+    with decoding.quiet():
         for file in progress.bar(folder.files, what="looking at images", unit="image"):
             try:
-                with _opened(file):
+                with decoding.opened(file):
                     pass
             except ValueError as error:
                 faults.append(str(error))
     if faults:
-        raise ValueError(_together(faults))
+        raise ValueError(decoding.together(faults))
     return folder
 
 
@@ -660,7 +643,7 @@ def _choose(profile: Profile, root: Path, image_size: int) -> Folder:
     parts = tuple(([files[i] for i in at], labels[at]) for at in chosen_of)
     size = profile.store_size
     if size is None:
-        small = _all_of_size([file for part, _ in parts for file in part], CIFAR10_SIZE)
+        small = decoding.all_of_size([file for part, _ in parts for file in part], CIFAR10_SIZE)
         size = CIFAR10_SIZE if small else image_size
     n = sum(len(part) for part, _ in parts)
     _check_memory(n, size, root, f"lower store_size={size}, train_size, val_size or test_size")
@@ -670,7 +653,7 @@ def _choose(profile: Profile, root: Path, image_size: int) -> Folder:
 def _image_folder(profile: Profile, root: Path, image_size: int) -> Split:
     folder = _choose(profile, root, image_size)
     # All at once, so that what is wrong with any of them is said together.
-    decoded = _decode(folder.files, folder.stored_size)
+    decoded = decoding.decode(folder.files, folder.stored_size)
     pictures = np.split(decoded, np.cumsum([len(files) for files, _ in folder.parts])[:-1])
     sets = zip(pictures, folder.parts, strict=True)
     return Split(*(ImageSet.of(x, labels, folder.classes, "folder") for x, (_, labels) in sets))
@@ -755,7 +738,7 @@ def load_test(path: str | Path, classes: Sequence[str], size: int) -> ImageSet:
     _refuse_doubles([file for file, _ in files])
     _check_memory(len(files), size, folder, "give a folder with fewer images")
     labels = torch.tensor([label for _, label in files])
-    return ImageSet.of(_decode([file for file, _ in files], size), labels, classes, "folder")
+    return ImageSet.of(decoding.decode([file for file, _ in files], size), labels, classes, "folder")
 
 
 def _arrays(path: Path, classes: Sequence[str], size: int) -> ImageSet:
@@ -778,146 +761,6 @@ def _arrays(path: Path, classes: Sequence[str], size: int) -> ImageSet:
     if size != CIFAR10_SIZE:
         raise ValueError(f"{path} holds images of {CIFAR10_SIZE} pixels, and the study stores them at {size}")
     return ImageSet.of(images.transpose(0, 3, 1, 2).copy(), labels, classes, "cifar10.1")
-
-
-class _UnfitError(Exception):
-    """A picture that can be read and is refused all the same; the text goes on from its file's name."""
-
-
-def _regular(path: str, flags: int) -> int:
-    """Open a file that is one: a pipe or a device could wait for ever, or never end."""
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= _MAX_BYTES:
-        return descriptor
-    os.close(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise _UnfitError("is no regular file: remove it")
-    if not status.st_size:
-        raise _UnfitError("cannot be read, it is empty: replace or remove it")
-    raise _UnfitError(f"has {status.st_size / 2**20:,.0f} MiB, which no photograph needs: shrink or remove it")
-
-
-def _check_picture(image: Image.Image, head: bytes) -> None:
-    """Refuse a picture by what its header says; `head` is the file's beginning."""
-    (width, height), png = image.size, head.startswith(b"\x89PNG")
-    if width * height > _MAX_PIXELS:
-        raise _UnfitError(f"has {width} x {height} pixels, over {_MAX_PIXELS:,}: shrink or remove it")
-    if min(width, height) < _MIN_SIDE:
-        raise _UnfitError(f"has {width} x {height} pixels, under {_MIN_SIDE} on a side: replace or remove it")
-    # Not a JPEG with several pictures: there the first is the photograph, the others are previews and depth maps.
-    if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
-        raise _UnfitError("is animated: save one frame")
-    if image.mode == "CMYK":  # which colours these are depends on a printer
-        raise _UnfitError("is CMYK: save it as RGB")
-    # Pillow opens 16-bit colour as 8-bit, and cuts 16-bit grey off above 255: the header tells.
-    if (png and head[24:25] == b"\x10") or image.mode not in _MODES:
-        raise _UnfitError("has more than 8 bits per channel: save it with 8")
-
-
-@contextlib.contextmanager
-def _opened(file: str) -> Iterator[Image.Image]:
-    """Open an image, not decoded yet; whatever goes wrong, here or within, is a ValueError that names the file.
-
-    Damaged bytes make decoders raise nearly anything: OSError, SyntaxError, struct.error, zlib.error, IndexError,
-    OverflowError, MemoryError and more have been seen. This is the one place where they are caught.
-    """
-    failed = "cannot be read as PNG, JPEG or WebP"
-    try:
-        with open(file, "rb", opener=_regular) as content:
-            head = content.read(32)
-            with Image.open(content, formats=("PNG", "JPEG", "WEBP")) as image:
-                _check_picture(image, head)
-                failed = "is damaged"
-                yield image
-    except _UnfitError as error:
-        raise ValueError(f"{printable(file)} {error}") from None
-    except UnidentifiedImageError as error:  # its message says no more than the file's name
-        raise ValueError(f"{printable(file)} {failed}: replace or remove it") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{printable(file)} has over {_MAX_PIXELS:,} pixels: shrink or remove it") from error
-    except Exception as error:
-        reason = printable(getattr(error, "strerror", None) or str(error) or type(error).__name__)[:200]
-        remedy = "make it readable" if isinstance(error, PermissionError) else "replace"
-        raise ValueError(f"{printable(file)} {failed} ({reason}): {remedy} or remove it") from error
-
-
-def _all_of_size(files: Sequence[str], side: int) -> bool:
-    """Say whether all images have `side` x `side` pixels; what cannot be read is left for `_decode` to report."""
-
-    def fits(file: str) -> bool:
-        try:
-            with _opened(file) as image:
-                return image.size == (side, side)
-        except ValueError:
-            return True
-
-    with _quiet():
-        return all(map(fits, files))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Pillow's warnings about metadata; around threads and never in them, as they share the filters."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _decode_one(file: str, size: int) -> np.ndarray:
-    """Return one picture upright, in RGB, as uint8 `[size, size, 3]`; one of that size is left as it is."""
-    with _opened(file) as image:
-        image.draft(None, (2 * size, 2 * size))  # a large JPEG may be decoded at 1/2, 1/4 or 1/8
-        image.load()
-        with contextlib.suppress(Exception):  # damaged metadata, of a picture that is not: as it is stored
-            ImageOps.exif_transpose(image, in_place=True)
-        picture = image.convert("RGBA") if "transparency" in image.info else image
-        picture = picture.convert("RGB")
-        if picture.size != (size, size):
-            picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-        return np.asarray(picture)
-
-
-def _decode(files: list[str], size: int) -> np.ndarray:
-    """Decode pictures to uint8 `[N, 3, size, size]`; ValueError names the first of those that cannot be."""
-    out = np.empty((len(files), 3, size, size), np.uint8)
-    faults: dict[str, str] = {}
-    stop = threading.Event()
-
-    def chunk(start: int) -> None:
-        for i, file in enumerate(files[start : start + 64], start):
-            if stop.is_set():
-                return
-            try:
-                out[i] = _decode_one(file, size).transpose(2, 0, 1)
-            except ValueError as error:
-                faults[file] = str(error)
-                if len(faults) >= _COLLECTED:
-                    stop.set()
-
-    # Small pictures are decoded under the interpreter's lock, where threads only hinder one another.
-    workers = 1 if size <= CIFAR10_SIZE else min(8, os.cpu_count() or 1)
-    starts = range(0, len(files), 64)
-    with _quiet(), ThreadPoolExecutor(workers) as pool:
-        try:
-            for _ in progress.bar(pool.map(chunk, starts), what="reading images", total=len(starts), unit="batch"):
-                pass
-        finally:  # after an interrupt, no thread reads on
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-    if faults:
-        raise ValueError(_together([faults[file] for file in sorted(faults)]))
-    return out
-
-
-def _together(faults: Sequence[str]) -> str:
-    """Return one message for what is wrong with one image or more."""
-    if len(faults) == 1:
-        return faults[0]
-    count = f"{len(faults):,}{' or more' if len(faults) >= _COLLECTED else ''}"
-    more = len(faults) - _NAMED
-    lines = [*faults[:_NAMED], *([f"and {more:,} more"] if more > 0 else [])]
-    return "\n  ".join([f"{count} images cannot be used:", *lines])
 
 
 # --- Batches -----------------------------------------------------------------------------------------------

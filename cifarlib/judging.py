@@ -71,6 +71,16 @@ class Missing(Exception):
     """What a judge needs is not among the evidence; the message, a full sentence, says what."""
 
 
+def _not_taken(measures: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Say why a measure is missing: of photographs nobody knows where the object lies, and how large it is."""
+    if keys[0] in measures and (keys[0] in ("gates", "attributes") or keys[-1] in _ON_THE_OBJECT):
+        return "Where the object lies in these images is not known, as it is of the built-in ones."
+    return f"Needs the measure {'/'.join(keys)}, which was not taken."
+
+
+_ON_THE_OBJECT = ("energy", "object_share", "centre_energy", "pointing")
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a level's claims are judged by.
@@ -148,7 +158,7 @@ class Evidence:
         value: Any = self.measures
         for key in keys:
             if not isinstance(value, Mapping) or key not in value:
-                raise Missing(f"Needs the measure {'/'.join(keys)}, which was not taken.")
+                raise Missing(_not_taken(self.measures, keys))
             value = value[key]
         return np.asarray(value, dtype=np.float64)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifarlib import data, evaluation, models, recipes, runs, training
+from cifarlib import data, decoding, evaluation, models, recipes, runs, training
 from cifarlib.runs import Run, RunError
 from cifarlib.text import printable
 
@@ -194,10 +194,10 @@ class Predictor:
         """
         pictures: dict[int, list[Tensor]] = {size: [] for size in self.sizes}
         good, faults = [], {}
-        with data._quiet():
+        with decoding.quiet():
             for file in files:
                 try:
-                    decoded = {size: data._decode_one(file, size) for size in pictures}
+                    decoded = {size: decoding.decode_one(file, size) for size in pictures}
                 except ValueError as error:
                     faults[file] = str(error)
                     continue
@@ -250,8 +250,9 @@ class Predictor:
         for run, engine, size in zip(self.members, self.engines, self.sizes, strict=True):
             picture = prediction.picture
             if size != picture.shape[-1]:
-                with data._quiet():
-                    picture = torch.from_numpy(data._decode_one(prediction.file, size).transpose(2, 0, 1).copy())
+                with decoding.quiet():
+                    decoded = decoding.decode_one(prediction.file, size)
+                picture = torch.from_numpy(decoded.transpose(2, 0, 1).copy())
             x = data.prepare(picture[None].to(self.device), run.recipe)
             name = run.recipe.name if run.recipe.name not in maps else run.path.name
             maps[name] = explain.grad_cam(engine.model, x, [prediction.label])
@@ -297,7 +298,7 @@ def find_images(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         found = []
         for folder, inner, names in os.walk(path, onerror=unlisted.append):
             inner[:] = sorted(name for name in inner if not name.startswith("."))
-            pictures = (name for name in sorted(names) if data._is_image(name) and not name.endswith(OVERLAY))
+            pictures = (name for name in sorted(names) if decoding.is_image(name) and not name.endswith(OVERLAY))
             found += [os.path.join(folder, name) for name in pictures]
         for error in unlisted:
             faults[str(error.filename)] = f"{printable(str(error.filename))} cannot be listed ({error.strerror})"

@@ -900,7 +900,7 @@ _MARKS = "<!-- results: written by `cifarlib report --readme`, not by hand -->",
 
 def results_table(results: Mapping[str, Any]) -> str:
     """Return the levels' accuracies as a Markdown table, with the notice that belongs to them."""
-    head = ["level", "model", "documented", "measured here (95 % interval)", "test images right", "training time"]
+    head = ["level", "model", "documented", "measured here (95 % interval)", "test images right"]
     spreads = {name: _seeds(found) for name, found in results["levels"].items()}
     if any(spreads.values()):
         head.insert(4, "all training seeds")
@@ -917,7 +917,7 @@ def results_table(results: Mapping[str, Any]) -> str:
             cells.append(f"{_percent(found['test_accuracy'])} ({100 * low:.2f} to {100 * high:.2f})")
             if any(spreads.values()):
                 cells.append(spreads[name])
-            cells += [f"{round(found['test_accuracy'] * n):,} of {n:,}", progress.duration(found["seconds"])]
+            cells.append(f"{round(found['test_accuracy'] * n):,} of {n:,}")
         lines.append(f"| {' | '.join(cells)} |")
     environment = results["environment"]
     took = [page.get("seconds") for page in results["pages"].values()]

@@ -227,7 +227,7 @@ class Study:
         if "CIFAR-10" in downloads:  # said, lest it was meant to hold images of one's own
             items += f" (data_root {printable(self.data_root)} holds no class folders)"
         most = (kept + at_work) / 2**30 + sum(downloads.values()) / 2**10
-        time = "an epoch of level 2 at 224 px takes an H200 about 7 s; smaller GPUs were not measured"
+        time = "on a GPU it depends on which"
         if self.builtin or self.device.type == "cpu":
             time = "minutes on two cores" if self.builtin else "with many images hours on a CPU"
         return (

@@ -1113,6 +1113,39 @@ def test_classes_that_overlap_leave_open_which_group_is_first():
     assert told(key, given(level3={"wrong": wrong})).endswith("their classes overlap.")
 
 
+def test_an_animal_that_is_above_a_vehicle_beyond_chance_refutes_their_order():
+    key = ("level3", "Vehicles and rigid objects")
+    wrong = {("cat", "dog"): 80, ("dog", "cat"): 80, ("bird", "cat"): 60, ("ship", "truck"): 40}
+    found = row(key, given(level3={"wrong": wrong}))
+    assert found["verdict"] == "does not hold"
+    assert "beyond chance" in found["evidence"]
+
+
+def test_a_gain_whose_interval_alone_is_above_0_is_no_marginal_gain():
+    """Tango's interval and McNemar's exact test can differ at the edge: all claims of a gain ask the test."""
+    key = ("level3", "Accuracy gains over level 2 are marginal")
+    better = many(given(level3={"wrong": 96}, level2={"wrong": 100}))
+    assert verdict(key, better) == "holds"
+    edge = given(level3={"wrong": 95}, level2={"wrong": 100})  # five images of 1,000, all one way: p = 0.0625
+    difference = judging.compare(edge, "level3", "level2").difference
+    assert difference.low > 0 and "McNemar p = 0.062" in row(key, edge)["evidence"]
+    assert verdict(key, edge) == "not measurable here"
+
+
+def test_where_the_object_lies_is_not_known_of_photographs():
+    measures = maps({"entropy": 0.5}, entropy=0.5) | {"gates": {}, "attributes": {}}
+    for values in measures["cams"].values():
+        values.pop("energy", None)
+    for key in (
+        ("level3", "SE attention emphasises"),
+        ("level3", "The model focuses on regions"),
+        ("level3", "Errors come with small objects"),
+    ):
+        found = row(key, given(level3={}, level2={}, measures=measures))
+        assert found["verdict"] == "not measurable here"
+        assert "not known, as it is of the built-in ones" in found["evidence"]
+
+
 def test_a_block_of_many_parameters_is_refuted_without_timings_and_of_few_is_open():
     key = ("level3", "The SE block adds minimal")
     for parameters, expected in ((104, "not measurable here"), (140, "does not hold")):

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from mirrors import Mirrors, serving
 from PIL import Image
 
-from cifarlib import data, downloads
+from cifarlib import data, decoding, downloads
 from cifarlib._torchvision import torchvision
 from cifarlib.data import ImageSet, augment, load, prepare, pretrain_set
 from cifarlib.recipes import DEMO, FULL, LEVEL1, LEVEL2, resolve
@@ -510,12 +510,12 @@ def test_modes_and_orientation(tmp_path: Path) -> None:
     ):
         for name in ("cat", "dog"):
             image.save(tmp_path / name / f"{i:03}.png", **options)
-    upright = data._decode_one(str(tmp_path / "cat" / "002.png"), 32)
+    upright = decoding.decode_one(str(tmp_path / "cat" / "002.png"), 32)
     assert upright[0, 0].tolist() == [0, 0, 250]
     assert upright[0, -1].tolist() == [250, 0, 0]
-    assert data._decode_one(str(tmp_path / "cat" / "000.png"), 32)[3, 5].tolist() == [101] * 3
-    assert data._decode_one(str(tmp_path / "cat" / "001.png"), 32)[0, 0].tolist() == [10, 200, 30]
-    assert data._decode_one(str(tmp_path / "cat" / "003.png"), 32)[0, 0].tolist() == [250, 0, 0]
+    assert decoding.decode_one(str(tmp_path / "cat" / "000.png"), 32)[3, 5].tolist() == [101] * 3
+    assert decoding.decode_one(str(tmp_path / "cat" / "001.png"), 32)[0, 0].tolist() == [10, 200, 30]
+    assert decoding.decode_one(str(tmp_path / "cat" / "003.png"), 32)[0, 0].tolist() == [250, 0, 0]
     assert len(load(FULL, tmp_path).train) == 8
 
 
@@ -872,7 +872,7 @@ def test_a_folder_of_nothing_but_damage_is_not_read_to_its_end(tmp_path: Path) -
     for file in files:
         Path(file).write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"1,0\d\d or more images cannot be used:(.|\n)*and (99\d|1,0\d\d) more"):
-        data._decode(files, 64)
+        decoding.decode(files, 64)
 
 
 def test_no_thread_reads_on_after_an_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -880,7 +880,7 @@ def test_no_thread_reads_on_after_an_interrupt(tmp_path: Path, monkeypatch: pyte
     file = str(tmp_path / "x.png")
     Image.new("RGB", (32, 32)).save(file)
     read: list[str] = []
-    decode = data._decode_one
+    decode = decoding.decode_one
 
     def interrupted(file: str, size: int) -> np.ndarray:
         read.append(file)
@@ -889,12 +889,12 @@ def test_no_thread_reads_on_after_an_interrupt(tmp_path: Path, monkeypatch: pyte
         time.sleep(0.02)
         return decode(file, size)
 
-    monkeypatch.setattr(data, "_decode_one", interrupted)
+    monkeypatch.setattr(decoding, "decode_one", interrupted)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has none
     try:
         with pytest.raises(KeyboardInterrupt):
-            data._decode([file] * 2000, 64)
+            decoding.decode([file] * 2000, 64)
     finally:
         signal.signal(signal.SIGINT, handler)
     assert len(read) < 100
@@ -905,7 +905,7 @@ def test_a_jpeg_with_previews_is_the_photograph(tmp_path: Path) -> None:
     """Many phones write such files, which are no animations."""
     first, other = (Image.new("RGB", (64, 64), colour) for colour in ((200, 0, 0), (0, 0, 200)))
     first.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[other])
-    assert data._decode_one(str(tmp_path / "phone.jpg"), 32)[16, 16, 0] > 190
+    assert decoding.decode_one(str(tmp_path / "phone.jpg"), 32)[16, 16, 0] > 190
 
 
 @pytest.mark.parametrize(
@@ -921,7 +921,7 @@ def test_damaged_metadata_does_not_cost_a_sound_picture(tmp_path: Path, chunk: t
     content = file.read_bytes()
     at = 8 + 25  # behind the signature and the header
     file.write_bytes(content[:at] + png_chunk(*chunk) + content[at:])
-    assert data._decode([str(file)], 32)[0, :, 5, 5].tolist() == [200, 0, 0]
+    assert decoding.decode([str(file)], 32)[0, :, 5, 5].tolist() == [200, 0, 0]
 
 
 def test_an_unreadable_folder_or_image_is_named(tmp_path: Path) -> None:

@@ -1,7 +1,12 @@
-"""What only a GPU can show; skipped where there is none, so that CI, which has none, says that it did not look."""
+"""What only a GPU can show; skipped where there is none, so that CI, which has none, says that it did not look.
+
+On an NVIDIA H200 (torch 2.11) the first sixteen have passed, four of the steps that wait for nothing among them.
+The time there ended before the rest, which no GPU has seen.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +38,10 @@ def images() -> tuple[ImageSet, ImageSet]:
 
 @pytest.fixture(autouse=True)
 def _a_gpu_of_its_own() -> Iterator[None]:
-    """Ask cuDNN for repeatable algorithms, and leave the memory's limit and the sync mode as they were."""
+    """Ask cuDNN for repeatable algorithms, and leave the memory's limit as it was."""
     torch.backends.cudnn.deterministic = True
     yield
     torch.backends.cudnn.deterministic = False
-    torch.cuda.set_sync_debug_mode("default")
     torch.cuda.set_per_process_memory_fraction(1.0)
     torch.cuda.empty_cache()
 
@@ -78,9 +82,14 @@ def test_no_step_waits_for_the_gpu(images: tuple[ImageSet, ImageSet], recipe: Re
     index = torch.arange(32, device=engine.device)
     for _ in range(2):  # the first step makes tables and the optimiser's state
         trainer.step(*trainer.batch(index), 1e-4)
-    torch.cuda.set_sync_debug_mode("error")
-    for _ in range(2):
-        trainer.step(*trainer.batch(index), 1e-4)
+    with warnings.catch_warnings():  # torch warns that the mode is a prototype
+        warnings.filterwarnings("ignore", message=".*debug mode is a prototype.*")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            trainer.step(*trainer.batch(index), 1e-4)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -146,9 +155,9 @@ def test_a_training_batch_without_memory_names_the_size_to_try(images: tuple[Ima
 
 
 @pytest.mark.parametrize("recipe", [recipes.LEVEL2, recipes.LEVEL3, recipes.EFFICIENTNET], ids=lambda r: r.name)
-def test_the_full_profile_fits_a_t4(recipe: Recipe, images: tuple[ImageSet, ImageSet]) -> None:
-    """At 224 px and batches of 64 in fp16, as a T4 trains, in less than its 15 GB; what it holds is counted."""
+def test_a_step_of_the_full_profile_fits_a_t4(recipe: Recipe, images: tuple[ImageSet, ImageSet]) -> None:
+    """At 224 px, in batches of 64 and in fp16, as a T4 trains; kept features of validation images come on top."""
     limit_memory(14.5)
     engine = engine_of(replace(recipe, weights="none", precision="16-mixed", epochs=1))
     fitted = training.fit(engine, images[0].take(torch.arange(192) % 96), images[1], say=lambda line: None)
-    assert fitted.cost["peak_memory_bytes"] < 14 * 2**30
+    assert fitted.cost["peak_memory_bytes"] < 9 * 2**30  # layer3's features of 10,000 images are 4 GB

@@ -25,7 +25,8 @@ LIBRARY = {
     "locks": {"text"},
     "parallel": set(),
     "downloads": {"locks", "progress"},
-    "data": {"recipes", "synthetic", "text", "downloads", "progress"},
+    "decoding": {"text", "progress"},
+    "data": {"recipes", "synthetic", "text", "downloads", "progress", "decoding"},
     "models": {"recipes", "_torchvision", "downloads"},
     "runs": {"recipes", "locks"},
     "training": {"data", "models", "parallel", "runs", "recipes", "progress"},
@@ -40,7 +41,10 @@ LIBRARY = {
 ALLOWED: dict[str, set[str]] = LIBRARY | {
     "study": set(LIBRARY),
     "reports": {*LIBRARY, "study", "__init__"},
-    "predicting": {"recipes", "data", "models", "training", "runs", "evaluation", "explain", "plotting", "text"},
+    "predicting": {
+        *("recipes", "data", "decoding", "models", "training", "runs"),
+        *("evaluation", "explain", "plotting", "text"),
+    },
     "exporting": {"recipes", "data", "models", "runs", "evaluation", "predicting", "text"},
     "doctor": {"recipes", "data", "models", "training", "runs", "progress"},
     "__main__": {*LIBRARY, "study", "reports", "predicting", "exporting", "doctor", "__init__"},

@@ -172,7 +172,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cifarlib import data
+from cifarlib import data, decoding
 from cifarlib.recipes import FULL
 
 base, names = Path(sys.argv[1]), json.load(sys.stdin)
@@ -202,10 +202,10 @@ with warnings.catch_warnings(record=True) as leaked:
         for copy in (among, second):
             shutil.copyfile(alone, copy)
         size = 24
-        one = attempt(data._decode, [str(alone)], size)
+        one = attempt(decoding.decode, [str(alone)], size)
         split = attempt(lambda: data.load(profile, base / "folder").train.images)
         test = attempt(lambda: data.load_test(base / "second", ("cat", "dog"), size).images)
-        wrong += unexpected("_decode", *one, alone, (1, 3, size, size))
+        wrong += unexpected("decode", *one, alone, (1, 3, size, size))
         wrong += unexpected("load", *split, among, (8, 3, 40, 40))
         wrong += unexpected("load_test", *test, second, (1, 3, size, size))
         if len({how for how, _ in (one, split, test)}) > 1:
@@ -214,7 +214,7 @@ with warnings.catch_warnings(record=True) as leaked:
         for copy in (among, second):
             copy.unlink()
     faulthandler.dump_traceback_later(120, exit=True)
-    together = attempt(data._decode, [str(base / "damaged" / name) for name in names], 240)
+    together = attempt(decoding.decode, [str(base / "damaged" / name) for name in names], 240)
 wrong += [f"leaked: {warning.message}" for warning in leaked]
 Path(sys.argv[2]).write_text(json.dumps({"outcomes": outcomes, "wrong": wrong, "together": str(together[1])}))
 """
@@ -329,13 +329,13 @@ BOMBS = {
 
 WEIGH = """
 import json, resource, sys, warnings
-from cifarlib import data
+from cifarlib import decoding
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = {}
 for file in json.load(sys.stdin):
     try:
-        data._decode([file], 32)
+        decoding.decode([file], 32)
         found[file] = ""
     except ValueError as error:
         found[file] = str(error)
