@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -224,11 +225,29 @@ def _levels(names: Sequence[str]) -> list[str]:
 
 
 def _declared(notebook: Path) -> dict[str, dict[str, Any]]:
-    """Return what the notebook's parameters cell declares: name -> type's name and default's source."""
+    """Return what the notebook's parameters cell declares: name -> type's name, default's source, least value."""
     import papermill
 
     declared: dict[str, dict[str, Any]] = papermill.inspect_notebook(_literal(notebook))
+    for name, least in _least(notebook).items():
+        if name in declared:
+            declared[name]["least"] = least
     return declared
+
+
+def _least(notebook: Path) -> dict[str, int]:
+    """Return the smallest values that the notebook accepts, from its own `cifarlib.expect(int, least=1, ...)`."""
+    found: dict[str, int] = {}
+    for cell in _read_notebook(notebook).cells:
+        if cell.cell_type != "code" or "cifarlib.expect(" not in cell.source:
+            continue
+        with contextlib.suppress(SyntaxError):  # of a magic, in a notebook of the user's own
+            for call in (node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)):
+                given = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+                least = given.pop("least", None)
+                if isinstance(least, ast.Constant) and isinstance(least.value, int):
+                    found |= dict.fromkeys(given, least.value)
+    return found
 
 
 def _literal(path: Path) -> str:
@@ -255,8 +274,9 @@ def _check_type(name: str, value: Any, parameter: Mapping[str, Any]) -> None:
     if kind not in _TYPES:  # not annotated: the default says it
         kind = type(ast.literal_eval(parameter["default"])).__name__
     allowed = _TYPES.get(kind)
-    if kind == "int" and type(value) is int and value < 0:
-        raise ValueError(f"parameter {name}={value} counts something: give 0 or more")
+    least = parameter.get("least", 0)
+    if kind == "int" and type(value) is int and value < least:
+        raise ValueError(f"parameter {name}={value} counts something: give {least} or more")
     if allowed is not None and type(value) not in allowed:
         raise ValueError(
             f"parameter {name}={value!r} is {type(value).__name__}, and the notebook declares {kind} "

@@ -87,6 +87,7 @@ class Study:
         self.checkpoint_seconds = checkpoint_seconds
         self._runs: dict[tuple[str, int], Run] = {}
         self._stand_ins: dict[str, Run] = {}
+        self._told: set[str] = set()
         if profile == "auto":
             found = "a CUDA device" if chosen == "full" else "no CUDA device"
             print(f"profile auto: {found} found, so this is the {chosen.upper()} profile.")
@@ -165,12 +166,14 @@ class Study:
         """Return the run of a recipe if it is finished on disk, else None; never trains.
 
         A run that cannot be had, because its weights do not exist or its folder is damaged, is none: it is said
-        why.
+        why, once.
         """
         try:
             return self._obtain(name, seed, train=False)
         except (ValueError, FileNotFoundError, RunError) as error:
-            print(f"{name}: not used. {error}")
+            if str(error) not in self._told:  # who asks again has heard it
+                self._told.add(str(error))
+                print(f"{name}: not used. {error}")
             return None
 
     def model(self, name: str) -> models.Classifier:

@@ -382,6 +382,23 @@ def test_on_cifar10_the_documents_stand_beside_the_measured(made: Any, tmp_path:
     assert not page.find_all(["script", "i"])
 
 
+@pytest.mark.parametrize(
+    ("level", "name", "least"),
+    [
+        ("level2", "shift_images", 1),
+        ("level3", "cam_images", 1),
+        ("level3", "road_images", 0),
+        ("level4", "shift_images", 1),
+    ],
+)
+def test_what_a_notebook_would_refuse_is_refused_before_it_runs(level: str, name: str, least: int) -> None:
+    notebook = reports.find_notebook(level)
+    declared = {level: reports._declared(notebook)}
+    reports._check_parameters({name: least}, declared)
+    with pytest.raises(ValueError, match=f"{name}={least - 1} counts something: give {least} or more"):
+        reports._check_parameters({name: least - 1}, declared)
+
+
 def test_several_seeds_stand_in_the_index_and_in_the_table(made: Any, tmp_path: Path) -> None:
     spread = {"accuracies": [0.5, 0.52, 0.54], "mean": 0.52, "seeds": 3, "seed_sd": 0.02}
     levels = {"level1": measured(0.5, seeds=spread), "level2": measured(0.6)}

@@ -147,7 +147,8 @@ def test_a_run_that_cannot_be_had_is_none_and_the_reason_is_said(
     here = study(tmp_path, weights="imagenet1k_v2")  # which EfficientNet-B0 does not have
     assert here.find("efficientnet") is None
     assert "efficientnet: not used. torchvision has no imagenet1k_v2 weights" in capsys.readouterr().out
-    assert here.results() == {}
+    assert here.find("efficientnet") is None and here.results() == {}
+    assert "not used" not in capsys.readouterr().out, "said again"
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
