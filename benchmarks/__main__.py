@@ -4,7 +4,8 @@
     python -m benchmarks --only candidates  what each idea gains by itself: some minutes
     python -m benchmarks --only parity --data-root PHOTOS --weights FILE   accuracy over three seeds
 
-Results go to benchmarks/results/<device>.json, a part at a time, and the tables of both READMEs follow them.
+Results go to benchmarks/results/<device>.json when all is measured, and the tables of both READMEs follow them.
+Until then what the speed run has measured is in <device>.json.partial.
 """
 
 import argparse
@@ -134,8 +135,8 @@ def main():
             for part in speed.measure(settings, say=lambda line: print(line, flush=True)):
                 found |= part
                 keep(partial)  # what a run that is stopped has measured
+            partial.unlink(missing_ok=True)
     keep(path)
-    partial.unlink(missing_ok=True)
     if a.out is None:
         report.write(ROOT)
     made = report.sections([found])

@@ -173,20 +173,26 @@ class OurArm:
             started = time.perf_counter()
             step()
             host.append(time.perf_counter() - started)
+        count = 5
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            self._seconds(step, 5, warm=0)
+            self._seconds(step, count, warm=0)
         on_device = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-        busy = sum(event.time_range.elapsed_us() for event in on_device) / 5e6
-        found = {
+        busy = sum(event.time_range.elapsed_us() for event in on_device) / 1e6 / count
+        longest = sorted(profile.key_averages(), key=lambda e: -e.self_device_time_total)[:8]
+        return {
             "seconds": wall,
             "host_seconds": float(np.median(host)),
             "gpu_busy_seconds": busy,
-            "kernels": len(on_device) // 5,
+            "kernels": len(on_device) // count,
+            "longest": [
+                {
+                    "name": e.key[:300],
+                    "kernels": e.count // count,
+                    "seconds": e.self_device_time_total / 1e6 / count,
+                }
+                for e in longest
+            ],
         }
-        longest = sorted(profile.key_averages(), key=lambda e: -e.self_device_time_total)[:8]
-        keys = ("name", "kernels", "seconds")
-        rows = [(e.key[:90], e.count // 5, e.self_device_time_total / 5e6) for e in longest]
-        return found | {"longest": [dict(zip(keys, row, strict=True)) for row in rows]}
 
     @staticmethod
     def _seconds(run, times, warm=5):

@@ -54,25 +54,27 @@ def speed_table(found):
     head = ["", "goal", "plain script ÷ ours", "cold", f"with {tuned} ÷ ours"]
     head += [key.replace("ours_", "").replace("/ours", " ÷ ours") for key in others]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    missing = []
     for measure in MEASURES:
         cells = [_TITLES[measure], f"{goals[measure][with_half]:g}×"]
         row = ratios.get(measure)
         if row is None:
-            cells += ["not measured"] + [""] * (len(head) - 3)
-        else:
-            cells += [f"**{_range(row['peer/ours'])}**", f"{row['peer/ours']['cold']:.1f}×"]
-            cells.append(_range(row["tuned_peer/ours"]))
-            cells += [f"{_range(row[key], 2)}, cold {row[key]['cold']:.2f}×" for key in others]
+            missing.append(_TITLES[measure])
+            continue
+        cells += [f"**{_range(row['peer/ours'])}**", f"{row['peer/ours']['cold']:.1f}×"]
+        cells.append(_range(row["tuned_peer/ours"]))
+        cells += [f"{_range(row[key], 2)}, cold {row[key]['cold']:.2f}×" for key in others]
         lines.append(f"| {' | '.join(cells)} |")
-    for name in ("level2", "level3", "efficientnet"):
-        value = ratios.get("stall", {}).get(name)
-        cells = [_TITLES[name], f"{goals['stall'][with_half]:g}"]
-        cells.append("not measured" if value is None else f"**{_range(value, 3, '')}**")
+    for name, value in ratios.get("stall", {}).items():
+        cells = [_TITLES[name], f"{goals['stall'][with_half]:g}", f"**{_range(value, 3, '')}**"]
         lines.append("| " + " | ".join(cells + [""] * (len(head) - 3)) + " |")
+    if "stall" not in ratios:
+        missing.append("stall ratios")
     versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
     images = f"{settings['images']:,} training and {settings['images'] // 4:,} validation images at"
     took = f", in {duration(found['took_seconds'])}" if "took_seconds" in found else ""
-    said = [*_speeds(found), *_gpu(found), *_memory(found), *([found["remark"]] if "remark" in found else [])]
+    said = [f"Not measured: {'; '.join(missing)}."] if missing else []
+    said += [*_speeds(found), *_gpu(found), *_memory(found), *([found["remark"]] if "remark" in found else [])]
     return (
         f"{found['device']}, {versions}, {found['precision']}: {images} {settings['image_size']} px, "
         f"batches of 64, medians and ranges of {settings['repeats']} warm repeats taken in turn{took}.\n\n"

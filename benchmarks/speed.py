@@ -41,6 +41,9 @@ def measure(settings, say=print):
     """
     started = time.perf_counter()
     samples, ratios = [], {}
+    if settings["device"] != "cpu":
+        with Worker(OurArm, settings=settings) as worker:  # of its own, so that those below start cold
+            yield {"gpu": worker.ask("gpu")}
     with contextlib.ExitStack() as stack:
         workers = {
             name: stack.enter_context(Worker(kind, settings=settings, **more))
@@ -48,8 +51,6 @@ def measure(settings, say=print):
         }
         for worker in workers.values():  # else the last ones' start would disturb the first one's work
             worker.wait()
-        if settings["device"] != "cpu":
-            yield {"gpu": workers["ours"].ask("gpu")}
         for measure in MEASURES:
             for repeat in range(settings["repeats"] + 1):
                 for name in list(workers) if repeat % 2 == 0 else reversed(workers):

@@ -178,8 +178,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--notebooks", metavar="DIR", help="where the notebooks are (default: beside the package)")
     add("--note", default="", metavar="TEXT", help="Markdown for the top of every page: what this run is, say")
-    add("--readme", metavar="FILE", help="also put the results table into this Markdown file, between its marks")
-    add("--check", metavar="DIR", help="run nothing: compare the reports in DIR with the present notebooks")
+    add(
+        "--readme",
+        metavar="FILE",
+        help="also put the results table, or that of --check's reports, into this Markdown file, at its marks",
+    )
+    add(
+        "--check", metavar="DIR", help="run nothing: compare the cells of DIR's reports with the present notebooks"
+    )
     evaluate = commands.add_parser(
         "evaluate",
         help="test the levels on another set of images",
@@ -306,6 +312,9 @@ def _report_or_check(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     try:
         differences = reports.check(options.check, options.notebooks)
+        if options.readme:
+            _check_readme(options.readme)
+            reports.update_readme(options.readme, options.check)
     except (ValueError, OSError) as error:
         return _refuse(error)
     for difference in differences:

@@ -1071,11 +1071,10 @@ def _vehicles_first(evidence: Evidence) -> Verdict:
         f"Vehicles {shares[0]}, animals {shares[1]}: {points(difference)}. The lowest vehicle is {lowest} with "
         f"{shares[2]}, the highest animal {highest} with {shares[3]}."
     )
+    if any(map(above, _simultaneous([(animal, vehicle) for animal in animals for vehicle in vehicles]))):
+        return f"{text} An animal's recall is above a vehicle's beyond chance.", False
     first = above(difference)
     if first and np.divide(*recalls[highest]) > np.divide(*recalls[lowest]):
-        overlap = _simultaneous([(animal, vehicle) for animal in animals for vehicle in vehicles])
-        if any(map(above, overlap)):
-            return f"{text} The groups differ, but an animal's recall is above a vehicle's beyond chance.", False
         return f"{text} The groups differ, but their classes overlap.", None
     return decided(text, first)
 

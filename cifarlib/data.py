@@ -106,6 +106,10 @@ class ImageSet:
             attributes={name: values.to(device) for name, values in self.attributes.items()},
         )
 
+    def outline(self) -> ImageSet:
+        """Return the same set without its pixels: of `images` the shape is left, of `masks` nothing."""
+        return replace(self, images=self.images.to("meta"), masks=None)
+
 
 @dataclass(frozen=True, eq=False)
 class Split:

@@ -71,14 +71,14 @@ class Missing(Exception):
     """What a judge needs is not among the evidence; the message, a full sentence, says what."""
 
 
+_ON_THE_OBJECT = ("energy", "object_share", "centre_energy", "pointing")  # of a map, where the object is known
+
+
 def _not_taken(measures: Mapping[str, Any], keys: Sequence[str]) -> str:
     """Say why a measure is missing: of photographs nobody knows where the object lies, and how large it is."""
     if keys[0] in measures and (keys[0] in ("gates", "attributes") or keys[-1] in _ON_THE_OBJECT):
-        return "Where the object lies in these images is not known, as it is of the built-in ones."
+        return "Where the objects lie, and how large they are, is known of the built-in images alone."
     return f"Needs the measure {'/'.join(keys)}, which was not taken."
-
-
-_ON_THE_OBJECT = ("energy", "object_share", "centre_energy", "pointing")
 
 
 @dataclass(frozen=True)

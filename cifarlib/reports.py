@@ -175,7 +175,7 @@ def plan(
     runs.check_disk(folder, _REPORT_BYTES)
     study.check(*chosen_levels, maps=("level2", "level3") if "level3" in chosen_levels else ())
     if not study.builtin:  # built-in ones follow from the settings
-        request = replace(request, pages=_earlier_pages(request, study.split.fingerprint))
+        request = replace(request, pages=_earlier_pages(request, study.outline.fingerprint))
     if given.get("second_test"):
         study.load_test(given["second_test"])
     study.release_images()  # the kernels read them themselves, and need the memory
@@ -243,6 +243,8 @@ def _least(notebook: Path) -> dict[str, int]:
             continue
         with contextlib.suppress(SyntaxError):  # of a magic, in a notebook of the user's own
             for call in (node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)):
+                if ast.unparse(call.func) != "cifarlib.expect":
+                    continue
                 given = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
                 least = given.pop("least", None)
                 if isinstance(least, ast.Constant) and isinstance(least.value, int):
@@ -573,7 +575,7 @@ def collect(study: Study) -> dict[str, Any]:
     environment |= {name: _version(name) for name in ("papermill", "nbconvert")}
     try:
         levels, comparisons = study.results(), study.comparisons()
-        notice, split = study.notice(), study.split
+        notice, split = study.notice(), study.outline
     except (OSError, RuntimeError, ValueError) as error:
         notice = f"**The results could not be read.** {code_span(f'{type(error).__name__}: {error}')}"
         nothing: dict[str, Any] = {"data": None, "comparable": False, "levels": {}, "comparisons": []}
@@ -585,13 +587,12 @@ def collect(study: Study) -> dict[str, Any]:
         "stored_size": int(split.train.images.shape[-1]),
         "classes": list(split.classes),
     }
-    comparable = study.documented_setting
     study.release_images()  # the next level's kernel needs the memory that they take here
     return {
         "data": data,
         "environment": environment,
         "notice": notice,
-        "comparable": comparable,
+        "comparable": study.documented_setting,
         "levels": levels,
         "comparisons": comparisons,
     }
@@ -952,7 +953,7 @@ def _seeds(level: Mapping[str, Any]) -> str:
     spread = level.get("seeds")
     if spread is None:
         return ""
-    return f"{_percent(spread['mean'])} mean of {spread['seeds']} seeds, SD {100 * spread['seed_sd']:.2f}"
+    return f"{_percent(spread['mean'])} mean of {spread['seeds']} seeds, SD {100 * spread['seed_sd']:.2f} points"
 
 
 def results_place(readme: str | Path, marks: tuple[str, str] = _MARKS) -> tuple[str, str]:

@@ -88,6 +88,7 @@ class Study:
         self._runs: dict[tuple[str, int], Run] = {}
         self._stand_ins: dict[str, Run] = {}
         self._told: set[str] = set()
+        self._outline: data.Split | None = None
         if profile == "auto":
             found = "a CUDA device" if chosen == "full" else "no CUDA device"
             print(f"profile auto: {found} found, so this is the {chosen.upper()} profile.")
@@ -128,12 +129,24 @@ class Study:
         split = data.load(self.profile, self.data_root, image_size=max(sizes))
         if split.source == "folder":
             _warn_of_repeated(split.test, split, "test images")
+        self._outline = data.Split(*(part.outline() for part in (split.train, split.val, split.test)))
         return split
+
+    @property
+    def outline(self) -> data.Split:
+        """The split without its pixels: labels, classes, sizes and fingerprints.
+
+        They stay known when the images are let go of, so that finding runs reads no image a second time.
+        """
+        if self._outline is None:
+            _ = self.split
+        assert self._outline is not None
+        return self._outline
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, in the order of the labels."""
-        return self.split.classes
+        return self.outline.classes
 
     def recipe(self, name: str) -> Recipe:
         """Return a recipe by its name; an unknown one raises ValueError and lists the known ones."""
@@ -171,9 +184,10 @@ class Study:
         try:
             return self._obtain(name, seed, train=False)
         except (ValueError, FileNotFoundError, RunError) as error:
-            if str(error) not in self._told:  # who asks again has heard it
-                self._told.add(str(error))
-                print(f"{name}: not used. {error}")
+            said = f"{name}: not used. {error}"
+            if said not in self._told:  # who asks again has heard it
+                self._told.add(said)
+                print(said)
             return None
 
     def model(self, name: str) -> models.Classifier:
@@ -194,7 +208,8 @@ class Study:
             if stand_in is None:
                 return None
             weights = str(stand_in.path / "model.safetensors")
-        run = self._trained(recipe, weights, self.split.train, self.split.val, self.split.test, train=train)
+        split = self.split if train else self.outline
+        run = self._trained(recipe, weights, split.train, split.val, split.test, train=train)
         if run is not None:
             self._runs[key] = run
         return run
@@ -230,7 +245,7 @@ class Study:
         if "CIFAR-10" in downloads:  # said, lest it was meant to hold images of one's own
             items += f" (data_root {printable(self.data_root)} holds no class folders)"
         most = (kept + at_work) / 2**30 + sum(downloads.values()) / 2**10
-        time = "on a GPU it depends on which"
+        time = "on a GPU minutes to hours"
         if self.builtin or self.device.type == "cpu":
             time = "minutes on two cores" if self.builtin else "with many images hours on a CPU"
         return (
@@ -285,7 +300,7 @@ class Study:
                 models.room(recipe, models.load_weights(recipe))
 
     def release_images(self) -> None:
-        """Let go of the images; the next use of `split` reads them again."""
+        """Let go of the images; `outline` stays, and the next use of `split` reads them again."""
         self.__dict__.pop("split", None)
 
     @cached_property
@@ -371,8 +386,8 @@ class Study:
     @property
     def documented_setting(self) -> bool:
         """Whether this is what the documents describe: all of CIFAR-10, and every recipe as the study has it."""
-        parts = (self.split.train, self.split.val, self.split.test)
-        whole = self.split.source == "cifar10" and [*map(len, parts)] == [*documented.SPLIT["images"].values()]
+        parts = (self.outline.train, self.outline.val, self.outline.test)
+        whole = self.outline.source == "cifar10" and [*map(len, parts)] == [*documented.SPLIT["images"].values()]
         names = ("level1", "level2", "level3", "efficientnet")
         return whole and all(
             replace(self.recipes[name], seed=0, precision="auto") == recipes.documented_recipe(name)
@@ -396,7 +411,7 @@ class Study:
         repeats = {name: [run for seed in others if (run := self.find(name, seed=seed))] for name in found}
         evidence = claims.Evidence(
             runs=found,
-            split_sizes=(len(self.split.train), len(self.split.val), len(self.split.test)),
+            split_sizes=(len(self.outline.train), len(self.outline.val), len(self.outline.test)),
             documented_setting=self.documented_setting,
             measures=dict(measures or {}) | {"attributes": self._attributes()},
             repeats={name: runs for name, runs in repeats.items() if runs},
@@ -412,12 +427,12 @@ class Study:
         return decided
 
     def _attributes(self) -> dict[str, np.ndarray]:
-        return {name: values.cpu().numpy() for name, values in self.split.test.attributes.items()}
+        return {name: values.cpu().numpy() for name, values in self.outline.test.attributes.items()}
 
     def notice(self) -> str:
         """Say in one Markdown sentence or two what these images and weights are, and what they cannot show."""
         recipe = self.recipes["level1"]
-        sizes = f"{len(self.split.train):,} training and {len(self.split.test):,} test images"
+        sizes = f"{len(self.outline.train):,} training and {len(self.outline.test):,} test images"
         if self.builtin:
             return (
                 f"**Built-in images, not CIFAR-10.** These numbers come from drawings that cifarlib makes itself "
@@ -431,7 +446,7 @@ class Study:
                 "torchvision's two sets of weights they took is not said; V1 is assumed)."
             )
         folder = self.data_root.name or self.data_root.resolve().name  # "." has no name of its own
-        source = "CIFAR-10" if self.split.source == "cifar10" else f"Images from the folder {code_span(folder)}"
+        source = "CIFAR-10" if self.outline.source == "cifar10" else f"Images from the folder {code_span(folder)}"
         return (
             f"**{source}** ({sizes}, {recipe.image_size} px) with {self._weights_words()}: not the documents' "
             + (
@@ -515,7 +530,7 @@ class Study:
         probs = {level: p for level in documented.LEVELS if (p := self.predictions(level)) is not None}
         if len(probs) < 2:
             return []
-        return evaluation.compare(probs, self.split.test.labels.cpu().numpy()).to_dict("records")
+        return evaluation.compare(probs, self.outline.test.labels.cpu().numpy()).to_dict("records")
 
     def sample(self, n: int) -> data.ImageSet:
         """Return `n` test images, or all there are, with the classes in their shares; always the same ones."""
@@ -579,7 +594,7 @@ class Study:
 
     def load_test(self, path: str | Path) -> data.ImageSet:
         """Read a second test set, stored as the study's images are; see `data.load_test`."""
-        images = data.load_test(path, self.classes, self.split.test.images.shape[-1])
+        images = data.load_test(path, self.classes, self.outline.test.images.shape[-1])
         _warn_of_repeated(images, self.split, f"images of {printable(Path(path).name)}")
         return images
 
@@ -599,7 +614,7 @@ class Study:
         Raises:
             ValueError: no level has been run.
         """
-        labels, own_labels = (part.labels.cpu().numpy() for part in (images, self.split.test))
+        labels, own_labels = (part.labels.cpu().numpy() for part in (images, self.outline.test))
         probs: dict[str, np.ndarray] = {}
         for level in (*recipes.LEVELS, "efficientnet"):
             if level != "level4" and self.find(level) is not None:

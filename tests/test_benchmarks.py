@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import parity, peer, report, speed
+from benchmarks import __main__ as command
+from benchmarks import candidates, parity, peer, report, speed
 from cifarlib import data, models, recipes, training
 from cifarlib.data import ImageSet, Split
 
@@ -87,6 +90,58 @@ def test_ratios_pair_the_repeats_and_keep_the_cold_one_apart() -> None:
     assert speed.ratio(samples, "layer4_epoch", "peer") == {"median": 10, "low": 5, "high": 20, "cold": 10}
 
 
+class Tiny:
+    """An arm whose work takes so many seconds, it says."""
+
+    def __init__(self, settings: dict[str, object], seconds: float) -> None:
+        self.seconds = seconds
+
+    def frozen_phase(self) -> float:
+        return self.seconds
+
+
+def test_the_comparison_gives_what_it_has_measured_and_takes_its_arms_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arms = {"peer": (Tiny, {"seconds": 4.0}), "ours": (Tiny, {"seconds": 2.0})}
+    monkeypatch.setattr(speed, "arms", lambda settings: arms)
+    parts = speed.measure({"device": "cpu", "repeats": 2}, say=lambda line: None)
+    found = next(parts)
+    assert found["ratios"] == {"frozen_phase": {"peer/ours": {"median": 2, "low": 2, "high": 2, "cold": 2}}}
+    assert [sample["arm"] for sample in found["samples"]] == ["peer", "ours", "ours", "peer", "peer", "ours"]
+    assert [sample["cold"] for sample in found["samples"]] == [True, True, False, False, False, False]
+    parts.close()  # as an interrupt does
+    assert not multiprocessing.active_children()
+
+
+def test_a_speed_run_that_is_stopped_keeps_its_part_beside_what_was_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object, **options: object) -> Iterator[dict[str, object]]:
+        yield {"ratios": {"frozen_phase": 3}}
+        raise KeyboardInterrupt
+
+    out = tmp_path / "results.json"
+    whole = {"device": "CPU", "earlier": "measured"}
+    out.write_text(json.dumps(whole))
+    monkeypatch.setattr(speed, "measure", stopped)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--images", "64", "--out", str(out)])
+    with pytest.raises(KeyboardInterrupt):
+        command.main()
+    assert json.loads(out.read_text()) == whole
+    partial = tmp_path / "results.json.partial"
+    assert json.loads(partial.read_text())["ratios"] == {"frozen_phase": 3}
+
+    gain = {"median": 2.0, "low": 1.0, "high": 3.0}
+    row = {"name": "an idea", "on": "x", "predicted": "2", "gain": gain, "kept": False}
+    monkeypatch.setattr(candidates, "measure", lambda settings: [row])
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--only", "candidates", "--out", str(out)])
+    command.main()
+    found = json.loads(out.read_text())
+    assert found["candidates"] == [row] and found["earlier"] == "measured"
+    assert partial.is_file(), "another part's run has removed it"
+
+
 @pytest.mark.parametrize("path", ["README.md", "benchmarks/README.md"])
 def test_the_tables_are_those_of_the_results_files(path: str, tmp_path: Path) -> None:
     """`make bench` writes them; a figure changed by hand, or a file without its table, is found here."""
@@ -119,7 +174,8 @@ def test_the_table_of_a_run_that_was_stopped_says_what_is_missing() -> None:
     first = {"frozen_phase": whole["ratios"]["frozen_phase"]}
     stopped = {key: whole[key] for key in ("device", "versions", "settings", "precision")} | {"ratios": first}
     table, expected = report.speed_table(stopped), report.speed_table(whole)
-    assert table.count("| not measured |") == 6 and "not measured" not in expected
+    assert "Not measured: " in table and table.count(";") == 3 and "stall ratios." in table
+    assert "Not measured" not in expected
     row = next(line for line in expected.splitlines() if line.startswith("| Level 1"))
     assert row in table.splitlines()
 

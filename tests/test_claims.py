@@ -1119,6 +1119,9 @@ def test_an_animal_that_is_above_a_vehicle_beyond_chance_refutes_their_order():
     found = row(key, given(level3={"wrong": wrong}))
     assert found["verdict"] == "does not hold"
     assert "beyond chance" in found["evidence"]
+    alike = {("cat", "dog"): 80, ("ship", "truck"): 53}  # the groups together cannot be told apart
+    found = row(key, given(level3={"wrong": alike}))
+    assert found["verdict"] == "does not hold" and "beyond chance" in found["evidence"]
 
 
 def test_a_gain_whose_interval_alone_is_above_0_is_no_marginal_gain():
@@ -1143,7 +1146,7 @@ def test_where_the_object_lies_is_not_known_of_photographs():
     ):
         found = row(key, given(level3={}, level2={}, measures=measures))
         assert found["verdict"] == "not measurable here"
-        assert "not known, as it is of the built-in ones" in found["evidence"]
+        assert "known of the built-in images alone" in found["evidence"]
 
 
 def test_a_block_of_many_parameters_is_refuted_without_timings_and_of_few_is_open():

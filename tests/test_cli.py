@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cifarlib import Study, __main__, data, evaluation, exporting, predicting, progress, recipes, runs
+from cifarlib import Study, __main__, data, evaluation, exporting, predicting, progress, recipes, reports, runs
 from cifarlib.__main__ import main, parser
 from cifarlib.runs import RunFolder
 
@@ -523,6 +523,15 @@ def test_a_readme_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path, cal
         assert name in said
         assert "Errno" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_the_table_of_reports_that_are_there_is_put_into_a_readme(tmp_path: Path, call: Call) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n" + "\n".join(reports._MARKS) + "\nafter\n")
+    status, said, _ = call("report", "--check", reports.ROOT / "reports" / "demo", "--readme", readme)
+    assert status == 0 and "up to date" in said
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "354 of 1,000" in text
 
 
 # --- export ------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What only a GPU can show; skipped where there is none, so that CI, which has none, says that it did not look.
 
 On an NVIDIA H200 (torch 2.11) the first sixteen have passed, four of the steps that wait for nothing among them.
-The time there ended before the rest, which no GPU has seen.
+That run was stopped before the rest, which no GPU has seen.
 """
 
 from __future__ import annotations

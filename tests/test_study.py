@@ -151,6 +151,27 @@ def test_a_run_that_cannot_be_had_is_none_and_the_reason_is_said(
     assert "not used" not in capsys.readouterr().out, "said again"
 
 
+def test_finding_runs_reads_no_image_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = study(tmp_path)
+    run = here.run("level1")
+    known = here.split
+    here.release_images()
+
+    def load(*arguments: object, **options: object) -> None:
+        raise AssertionError("the images were read again")
+
+    monkeypatch.setattr(data, "load", load)
+    again = study(tmp_path)
+    again._outline = here.outline
+    assert (found := again.find("level1")) is not None and found.path == run.path
+    assert again.results()["level1"]["test_accuracy"] == run.metrics["test_accuracy"]
+    assert here.notice() == again.notice() and here.outline.fingerprint == known.fingerprint
+    assert here.outline.test.images.shape == known.test.images.shape
+    assert here.outline.test.labels.equal(known.test.labels)
+    with pytest.raises(AssertionError, match="read again"):
+        _ = here.split
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown profile 'quick'"):
         Study("quick")
