@@ -358,7 +358,7 @@ def per_class(report: pd.DataFrame) -> pd.DataFrame:
     measures = ["precision", "recall", "f1"]
     return pd.DataFrame(
         {name: report[name].map("{:.3f}".format) for name in measures}
-        | {"images": report["support"].map("{:.0f}".format)}
+        | {"images": report["support"].map("{:,.0f}".format)}
     )
 
 
