@@ -135,6 +135,10 @@ class Split:
         parts = "".join(part.fingerprint for part in (self.train, self.val, self.test))
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
+    def outline(self) -> Split:
+        """Return the same split without its pixels; see `ImageSet.outline`."""
+        return Split(self.train.outline(), self.val.outline(), self.test.outline())
+
 
 def load(profile: Profile, data_root: str | Path = "data", *, image_size: int = 224) -> Split:
     """Return the images of a profile, split into train, validation and test.

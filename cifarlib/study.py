@@ -129,7 +129,7 @@ class Study:
         split = data.load(self.profile, self.data_root, image_size=max(sizes))
         if split.source == "folder":
             _warn_of_repeated(split.test, split, "test images")
-        self._outline = data.Split(*(part.outline() for part in (split.train, split.val, split.test)))
+        self._outline = None  # of earlier images, perhaps
         return split
 
     @property
@@ -139,8 +139,7 @@ class Study:
         They stay known when the images are let go of, so that finding runs reads no image a second time.
         """
         if self._outline is None:
-            _ = self.split
-        assert self._outline is not None
+            self._outline = self.split.outline()
         return self._outline
 
     @property
@@ -301,7 +300,9 @@ class Study:
 
     def release_images(self) -> None:
         """Let go of the images; `outline` stays, and the next use of `split` reads them again."""
-        self.__dict__.pop("split", None)
+        if "split" in self.__dict__:
+            _ = self.outline
+            del self.__dict__["split"]
 
     @cached_property
     def _pretrain_images(self) -> tuple[data.ImageSet, data.ImageSet]:
