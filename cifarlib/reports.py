@@ -922,7 +922,7 @@ _MARKS = "<!-- results: written by `cifarlib report --readme`, not by hand -->",
 def results_table(results: Mapping[str, Any]) -> str:
     """Return the levels' accuracies as a Markdown table, with the notice that belongs to them."""
     head = ["level", "model", "documented", "measured here (95 % interval)", "test images right"]
-    spreads = {name: _seeds(found) for name, found in results["levels"].items()}
+    spreads = {name: ", ".join(_seeds(found)) for name, found in results["levels"].items()}
     if any(spreads.values()):
         head.insert(4, "all training seeds")
     lines = [_told(results), "", f"| {' | '.join(head)} |", f"|---|---{'|---:' * (len(head) - 2)}|"]
@@ -948,12 +948,12 @@ def results_table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _seeds(level: Mapping[str, Any]) -> str:
-    """Say what several training seeds gave, where there were several."""
+def _seeds(level: Mapping[str, Any]) -> list[str]:
+    """Say what several training seeds gave, where there were several, in lines for a narrow column."""
     spread = level.get("seeds")
     if spread is None:
-        return ""
-    return f"{_percent(spread['mean'])} mean of {spread['seeds']} seeds, SD {100 * spread['seed_sd']:.2f} points"
+        return []
+    return [f"mean of {spread['seeds']}: {_percent(spread['mean'])}", f"SD {100 * spread['seed_sd']:.2f} points"]
 
 
 def results_place(readme: str | Path, marks: tuple[str, str] = _MARKS) -> tuple[str, str]:

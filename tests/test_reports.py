@@ -404,11 +404,11 @@ def test_several_seeds_stand_in_the_index_and_in_the_table(made: Any, tmp_path: 
     levels = {"level1": measured(0.5, seeds=spread), "level2": measured(0.6)}
     page = index(made, tmp_path / "r", levels=levels)
     said = [" ".join(row.get_text(" ").split()) for row in page.main.table.find_all("tr")]
-    assert "52.00 % mean of 3 seeds, SD 2.00 points" in said[1] and "seeds" not in said[2]
+    assert "mean of 3: 52.00 % SD 2.00 points" in said[1] and "SD" not in said[2]
     table = reports.results_table(json.loads((tmp_path / "r" / "results.json").read_text())).splitlines()
     rows = [line for line in table if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
-    assert "| 52.00 % mean of 3 seeds, SD 2.00 points |" in rows[2]
+    assert "| mean of 3: 52.00 %, SD 2.00 points |" in rows[2]
 
 
 def test_what_the_documents_state_is_left_out_beside_other_classes(made: Any, tmp_path: Path) -> None:
