@@ -135,7 +135,7 @@ def main():
             for part in speed.measure(settings, say=lambda line: print(line, flush=True)):
                 found |= part
                 keep(partial)  # what a run that is stopped has measured
-            partial.unlink(missing_ok=True)
+            partial.replace(path)
     keep(path)
     if a.out is None:
         report.write(ROOT)

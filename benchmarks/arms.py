@@ -149,7 +149,7 @@ class OurArm:
         """Return what a GPU is judged by: the frozen network's pace, a level 2 epoch, and what binds a step."""
         engine, images = self._engine("level1"), self.train.images
         batch = images[torch.arange(engine.batch_size, device=self.device) % len(images)]
-        pace = len(batch) / self._seconds(lambda: engine.features(batch), 20)
+        pace = len(batch) / timed(lambda: engine.features(batch), 20, warm=5)
         steps = {name: self._step(name) for name in ("level2", "level3", "efficientnet")}
         whole = self.train.take(torch.arange(WHOLE) % len(images))
         trainer = self.training.Trainer(self._engine("level2"), whole)
@@ -166,7 +166,7 @@ class OurArm:
         def step():
             return trainer.step(*trainer.batch(index), 1e-5)
 
-        wall = self._seconds(step, 30)
+        wall = timed(step, 30, warm=5)
         host = []
         for _ in range(9):
             torch.cuda.synchronize()  # else the host waits in a full queue, and its time is the GPU's
@@ -175,7 +175,7 @@ class OurArm:
             host.append(time.perf_counter() - started)
         count = 5
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            self._seconds(step, count, warm=0)
+            timed(step, count)
         on_device = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
         busy = sum(event.time_range.elapsed_us() for event in on_device) / 1e6 / count
         longest = sorted(profile.key_averages(), key=lambda e: -e.self_device_time_total)[:8]
@@ -193,15 +193,6 @@ class OurArm:
                 for e in longest
             ],
         }
-
-    @staticmethod
-    def _seconds(run, times, warm=5):
-        for _ in range(warm):
-            run()
-        with Clock() as clock:
-            for _ in range(times):
-                run()
-        return clock.seconds / times
 
     def agreement(self):
         """Compare level 1's trained model with the plain network of the same weights (gates 1 and 2)."""
@@ -227,6 +218,16 @@ class Clock:
     def _wait():
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+
+
+def timed(run, times=1, *, warm=0):
+    """Return the seconds of a call, the mean of several, after some that do not count."""
+    for _ in range(warm):
+        run()
+    with Clock() as clock:
+        for _ in range(times):
+            run()
+    return clock.seconds / times
 
 
 def images(settings):

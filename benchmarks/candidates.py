@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.arms import Clock, Worker
+from benchmarks.arms import Worker, timed
 from benchmarks.speed import spread
 from cifarlib import data, models, recipes, training
 
@@ -193,9 +194,7 @@ def _bias_and_relu(bench):
 
     def forward(x):
         x = trunk.maxpool(conv_relu(trunk.conv1, x))
-        for block in (
-            block for name in ("layer1", "layer2", "layer3", "layer4") for block in getattr(trunk, name)
-        ):
+        for block in [*trunk.layer1, *trunk.layer2, *trunk.layer3, *trunk.layer4]:
             before = x if block.downsample is None else block.downsample(x)
             y, last = conv_relu(block.conv2, conv_relu(block.conv1, x)), block.conv3
             x = torch.cudnn_convolution_add_relu(y, last.weight, before, 1.0, last.bias, *shape(last))
@@ -274,14 +273,7 @@ class Tries:
 
     def _warm(self, run):
         run()
-        return self._once(run)
-
-    @staticmethod
-    def _once(run, times=1):
-        with Clock() as clock:
-            for _ in range(times):
-                run()
-        return clock.seconds / times
+        return timed(run)
 
     def all(self):
         """Time every candidate, without and with it in turn, after one cold call of each."""
@@ -289,24 +281,30 @@ class Tries:
         for candidate in CANDIDATES:
             try:
                 without, with_it = candidate.make(self.bench)
-                self._once(without)
-                cold = self._once(with_it)
+                timed(without)
+                cold = timed(with_it)
             except Exception as error:  # torch.compile needs a compiler, a CUDA graph CUDA
                 what = "GIVES ANOTHER RESULT" if isinstance(error, AssertionError) else "not available here"
                 print(f"{candidate.name}: {what} ({type(error).__name__}: {error})", flush=True)
                 continue
-            pairs = []
             times = 10 if self.bench.device.type == "cuda" else 1  # milliseconds each: the host's jitter counts
-            for repeat in range(4):
-                both = [(0, without), (1, with_it)]
-                seconds = {k: self._once(run, times) for k, run in (both if repeat % 2 == 0 else both[::-1])}
-                pairs.append(seconds[0] / seconds[1])
+            pairs = _gains(partial(timed, without, times), partial(timed, with_it, times))
             kept = candidate.kept(self.bench.device)
             rows.append(
                 _row(candidate.name, candidate.on, candidate.predicted, pairs, kept) | {"cold_seconds": cold}
             )
             print(f"{candidate.name}: {rows[-1]['gain']['median']:.2f} ({time.strftime('%X')})", flush=True)
         return rows
+
+
+def _gains(without, with_it):
+    """Take four pairs in turn; both return their seconds, and a gain is those without over those with."""
+    gains = []
+    for repeat in range(4):
+        both = [(0, without), (1, with_it)]
+        seconds = {k: run() for k, run in (both if repeat % 2 == 0 else both[::-1])}
+        gains.append(seconds[0] / seconds[1])
+    return gains
 
 
 def _row(name, on, predicted, gains, kept):
@@ -328,10 +326,6 @@ def measure(settings):
         for worker in (one, other):  # else the second one's start would disturb the first one's work
             worker.wait()
         for task, expected in predicted.items():
-            gains = []
-            for repeat in range(4):
-                both = [(0, one), (1, other)]
-                seconds = {k: worker.ask(task) for k, worker in (both if repeat % 2 == 0 else both[::-1])}
-                gains.append(seconds[0] / seconds[1])
+            gains = _gains(partial(one.ask, task), partial(other.ask, task))
             rows.append(_row(name, on[task], expected, gains, kept))
     return rows
