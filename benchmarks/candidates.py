@@ -285,7 +285,8 @@ class Tries:
                 cold = timed(with_it)
             except Exception as error:  # torch.compile needs a compiler, a CUDA graph CUDA
                 what = "GIVES ANOTHER RESULT" if isinstance(error, AssertionError) else "not available here"
-                print(f"{candidate.name}: {what} ({type(error).__name__}: {error})", flush=True)
+                reason = str(error).strip().partition("\n")[0][:200]  # torch appends a page of its backends
+                print(f"{candidate.name}: {what} ({type(error).__name__}: {reason})", flush=True)
                 continue
             times = 10 if self.bench.device.type == "cuda" else 1  # milliseconds each: the host's jitter counts
             pairs = _gains(partial(timed, without, times), partial(timed, with_it, times))
