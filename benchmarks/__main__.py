@@ -2,10 +2,11 @@
 
     python -m benchmarks                    speed: on two CPU cores about a quarter of an hour
     python -m benchmarks --only candidates  what each idea gains by itself: some minutes
-    python -m benchmarks --only parity --data-root PHOTOS --weights FILE   accuracy over three seeds
+    python -m benchmarks --only parity --data-root PHOTOS --weights FILE   accuracy over three seeds: half an hour
+    python -m benchmarks --only study --data-root PHOTOS --weights FILE    levels 1 to 4 both ways: an hour or more
 
 Results go to benchmarks/results/<device>.json when all is measured, and the tables of both READMEs follow them.
-Until then what the speed run has measured is in <device>.json.partial.
+Until then what speed and study have measured is in <device>.json.partial.
 """
 
 import argparse
@@ -21,6 +22,11 @@ from benchmarks import candidates, parity, report, speed
 from cifarlib import recipes, reports, runs, training
 
 ROOT = Path(__file__).parents[1]
+# What is trained, in this order, and of how many images (train, val, test), unless it is said.
+TRAINED = {"parity": ("level1", "level2"), "study": ("level1", "level2", "level3", "efficientnet")}
+EPOCHS = {"parity": (5, 5), "study": tuple(recipes.documented_recipe(name).epochs for name in TRAINED["study"])}
+SIZES = {"parity": (2000, 500, 5000), "study": (4000, 1000, 10_000)}
+SEEDS = {"parity": 3, "study": 1}
 
 
 def device_name(device):
@@ -46,26 +52,32 @@ def main():
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=("speed", "candidates", "parity", "tables"), default="speed")
+    parser.add_argument("--only", choices=("speed", "candidates", "parity", "study", "tables"), default="speed")
     parser.add_argument(
         "--images", type=int, help="training images; by default 10,000 on a GPU, what fits on a CPU"
     )
-    parser.add_argument("--image-size", type=int, help="what the model sees, in pixels; 224, and 64 for parity")
+    parser.add_argument(
+        "--image-size", type=int, help="what the model sees, in pixels: 224; 64 for parity and study"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="warm repeats (3)")
     parser.add_argument("--data-root", default="", help="a folder of images; by default the built-in ones")
     parser.add_argument("--weights", default="none", help="ResNet-50's: a file, or imagenet1k_v1 (none)")
-    parser.add_argument("--note", default="", help="what images and weights are, for the parity table")
+    parser.add_argument("--efficientnet-weights", default="none", help="EfficientNet-B0's, for study (none)")
+    parser.add_argument("--note", default="", help="what images and weights are, for parity's and study's tables")
     parser.add_argument(
-        "--sizes", type=int, nargs=3, default=(2000, 500, 5000), help="for parity: train, val, test"
+        "--sizes",
+        type=int,
+        nargs=3,
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="images for parity (2000 500 5000) and study (4000 1000 10000)",
     )
     parser.add_argument(
         "--epochs",
         type=int,
         nargs="+",
-        default=(5, 5),
-        help="for parity: of levels 1 and 2, and of EfficientNet-B0 from scratch if a third is given (5 5)",
+        help="of levels 1 and 2 for parity (5 5); of levels 1, 2, 3 and EfficientNet-B0 for study (as documented)",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="for parity: how many, two or more (3)")
+    parser.add_argument("--seeds", type=int, help="how many, for parity (3, two or more) and study (1)")
     parser.add_argument("--out", type=Path, help="results file; by default benchmarks/results/<device>.json")
     a = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*os.fork.*")
@@ -76,15 +88,18 @@ def main():
         (a.images, 64, "--images"),
         (a.repeats, 1, "--repeats"),
         (a.image_size, 32, "--image-size"),
-        (a.seeds, 2, "--seeds"),
-        (min(a.epochs), 1, "--epochs"),
+        (a.seeds, 2 if a.only == "parity" else 1, "--seeds"),
+        (min(a.epochs) if a.epochs else None, 1, "--epochs"),
     ):
         if value is not None and value < least:
             parser.error(f"{what} {value}: must be at least {least}")
     if a.only == "speed" and a.image_size not in (None, 224) and a.out is None:
         parser.error("the tables are for 224 px: with another --image-size, name a file of its own with --out")
-    if a.only == "parity" and not (a.data_root and a.weights != "none"):
-        parser.error("--only parity needs --data-root and --weights: accuracies of noise would show nothing")
+    if a.only in TRAINED:
+        if not (a.data_root and a.weights != "none"):
+            parser.error(f"--only {a.only} needs --data-root and --weights: accuracies of noise show nothing")
+        if a.epochs and len(a.epochs) != len(TRAINED[a.only]):
+            parser.error(f"--epochs: give one number each for {', '.join(TRAINED[a.only])}")
 
     device = training.choose_device()
     name = device_name(device)
@@ -102,18 +117,23 @@ def main():
     def keep(target):
         reports.write_text(target, json.dumps(found, indent=1) + "\n")
 
-    if a.only == "parity":
-        profile = replace(recipes.FULL, **dict(zip(("train_size", "val_size", "test_size"), a.sizes, strict=True)))
-        epochs = dict(zip(("level1", "level2", "efficientnet"), a.epochs, strict=False))
-        size, seeds = a.image_size or 64, range(a.seeds)
-        measured = parity.measure(
-            profile, a.data_root, a.weights, device, epochs=epochs, image_size=size, seeds=seeds
-        )
-        found["parity"] = (
-            measured
-            | {"versions": versions}
-            | {"note": a.note or f"{Path(a.data_root).name}, {Path(a.weights).name}"}
-        )
+    if a.only in TRAINED:
+        sizes = zip(("train_size", "val_size", "test_size"), a.sizes or SIZES[a.only], strict=True)
+        profile = replace(recipes.FULL, **dict(sizes))
+        options = {
+            "epochs": dict(zip(TRAINED[a.only], a.epochs or EPOCHS[a.only], strict=True)),
+            "image_size": a.image_size or 64,
+            "seeds": range(a.seeds or SEEDS[a.only]),
+        }
+        said = {"versions": versions, "note": a.note or f"{Path(a.data_root).name}, {Path(a.weights).name}"}
+        if a.only == "parity":
+            found["parity"] = parity.measure(profile, a.data_root, a.weights, device, **options) | said
+        else:
+            weights = {"resnet50": a.weights, "efficientnet_b0": a.efficientnet_weights}
+            for part in parity.study(profile, a.data_root, weights, device, **options):
+                found["study"] = part | said
+                keep(partial)
+            partial.replace(path)
     else:
         settings = {
             "device": "cpu" if device.type == "cpu" else "cuda",
@@ -129,7 +149,7 @@ def main():
             settings["images"] = a.images or fits or speed.images_that_fit(settings)
             print(f"{settings['images']} training images at {settings['image_size']} px", flush=True)
             named = settings | {key: Path(settings[key]).name for key in ("data_root", "weights")}
-            found = {key: found[key] for key in ("parity", "candidates") if key in found}
+            found = {key: found[key] for key in ("parity", "study", "candidates") if key in found}
             found |= {"device": name, "versions": versions, "settings": named}
             found["precision"] = training.choose_precision(recipes.LEVEL1, device)
             for part in speed.measure(settings, say=lambda line: print(line, flush=True)):

@@ -1,4 +1,4 @@
-"""Speed counts only if accuracy does not move: ours against the plain peer, by three gates.
+"""Speed counts only if accuracy does not move: ours against the plain peer, by three gates; the study both ways.
 
 1. Features are equal within the precision's tolerance: the relative error of the trunk, folded and in half
    precision, against the plain network in fp32, on the same inputs.
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks.peer import Peer, loader
-from cifarlib import data, models, recipes, training
+from cifarlib import data, evaluation, models, recipes, training
 
 TOLERANCE = {"32-true": 1e-4, "bf16-mixed": 2e-2, "16-mixed": 3e-3}  # relative, of a trunk of fifty layers
 GAP = 0.02
@@ -65,8 +65,8 @@ def agreement(engine, images):
     }
 
 
-def _train_peer(recipe, split, weights, device):
-    """Return which test images the script gets right, and the seconds of its training and that prediction."""
+def _train_peer(recipe, split, weights, device, validate):
+    """Return the script's probabilities for the test images, and the seconds of training and prediction."""
     torch.manual_seed(recipe.seed)
     peer = Peer(
         recipe.model,
@@ -77,7 +77,7 @@ def _train_peer(recipe, split, weights, device):
         weights=weights,
         device=device,
     )
-    size, photos, tested = recipe.image_size, pictures(split.train), pictures(split.test)
+    size, photos, checked, tested = recipe.image_size, *map(pictures, (split.train, split.val, split.test))
     start = time.perf_counter()
     train = loader(*photos, size=size, augment=recipe.augment, shuffle=True)
     if recipe.schedule == "cosine":
@@ -85,68 +85,119 @@ def _train_peer(recipe, split, weights, device):
         peer.optimizer.register_step_post_hook(lambda *_: schedule.step())
     for _ in range(recipe.epochs):
         peer.train_epoch(train)
-    logits, labels = peer.predict(loader(*tested, size=size))
-    return (logits.argmax(1) == labels).numpy(), time.perf_counter() - start
+        if validate:
+            peer.accuracy(loader(*checked, size=size))
+    logits, _ = peer.predict(loader(*tested, size=size))
+    return logits.softmax(1).numpy(), time.perf_counter() - start
 
 
 def _train_ours(recipe, split, weights, device):
-    """Return the trained engine, which test images it gets right, and the seconds of the same work.
+    """Return the trained engine, its probabilities for the test images, and the seconds of the same work.
 
-    `fit` validates after every epoch, which the script does not: its seconds hold more work, not less.
+    `fit` validates after every epoch, and measures the accuracy on the training images once more at the end.
     """
     engine = training.Engine(models.build(recipe, len(split.classes), weights), recipe, device)
     start = time.perf_counter()
     training.fit(engine, split.train, split.val, say=lambda line: None)
-    right = engine.probs(split.test.images).argmax(1) == split.test.labels.numpy()
-    return engine, right, time.perf_counter() - start
+    probs = engine.probs(split.test.images)
+    return engine, probs, time.perf_counter() - start
+
+
+def _row(level, seed, epochs, peer, ours, labels):
+    """Compare the script's and our (probabilities, seconds) on the same test images."""
+    (peer_probs, peer_seconds), (our_probs, our_seconds) = peer, ours
+    right_peer, right_ours = (probs.argmax(1) == labels for probs in (peer_probs, our_probs))
+    only_ours, only_peer, p = evaluation.mcnemar_marks(right_ours, right_peer)
+    print(
+        f"seed {seed}, {level}: peer {100 * right_peer.mean():.2f} % in {peer_seconds:.0f} s, "
+        f"ours {100 * right_ours.mean():.2f} % in {our_seconds:.0f} s",
+        flush=True,
+    )
+    return {
+        "level": level,
+        "seed": seed,
+        "epochs": epochs,
+        "peer_accuracy": float(right_peer.mean()),
+        "our_accuracy": float(right_ours.mean()),
+        "peer_seconds": peer_seconds,
+        "our_seconds": our_seconds,
+        "only_ours_right": only_ours,
+        "only_peer_right": only_peer,
+        "difference": [*evaluation.paired_difference(right_ours, right_peer)],
+        "p": p,
+    }
+
+
+def _described(split, image_size, epochs):
+    return {
+        "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
+        "source": split.source,
+        "image_size": image_size,
+        "epochs": epochs,
+    }
 
 
 def measure(profile, data_root, weights, device, *, epochs, image_size, seeds=(0, 1, 2)):
-    """Train every recipe of `epochs` both ways for every seed; returns one row each, and the intervals.
+    """Train levels 1 and 2, each `epochs` long, both ways for every seed; returns one row each, and the intervals.
 
-    EfficientNet-B0, if asked for, starts from scratch; the gates of features and flips are ResNet-50's.
+    The script does not validate here, and ours does: its seconds hold more work, not less.
     """
     split = data.load(profile, data_root, image_size=image_size)
     known = recipes.resolve("full")[1]
+    labels = split.test.labels.numpy()
     rows, gates = [], []
     differences = {level: [] for level in epochs}
     for seed in seeds:
         for level, count in epochs.items():
-            given = "none" if level == "efficientnet" else weights
-            recipe = replace(known[level], weights=given, image_size=image_size, seed=seed, epochs=count)
+            recipe = replace(known[level], weights=weights, image_size=image_size, seed=seed, epochs=count)
             state = models.load_weights(recipe)
-            right_peer, peer_seconds = _train_peer(recipe, split, state, device)
-            engine, right_ours, our_seconds = _train_ours(recipe, split, state, device)
-            differences[level].append(float(right_ours.mean() - right_peer.mean()))
-            only = int((right_ours & ~right_peer).sum()), int((right_peer & ~right_ours).sum())
-            row = {"level": level, "seed": seed, "epochs": recipe.epochs}
-            row |= {"peer_accuracy": float(right_peer.mean()), "our_accuracy": float(right_ours.mean())}
-            row |= {"peer_seconds": peer_seconds, "our_seconds": our_seconds}
-            rows.append(row | {"only_ours_right": only[0], "only_peer_right": only[1]})
-            said = (
-                f"seed {seed}, {level}: peer {100 * right_peer.mean():.2f} % in {peer_seconds:.0f} s, "
-                f"ours {100 * right_ours.mean():.2f} % in {our_seconds:.0f} s"
+            peer = _train_peer(recipe, split, state, device, validate=False)
+            engine, *ours = _train_ours(recipe, split, state, device)
+            rows.append(_row(level, seed, count, peer, ours, labels))
+            differences[level].append(rows[-1]["difference"][0])
+            gates.append({"level": level, "seed": seed, **agreement(engine, split.test)})
+            print(
+                f"  features differ by {gates[-1]['features_relative_error']:.1e}; {gates[-1]['flips']} flips, "
+                f"the largest gap {gates[-1]['largest_gap_of_a_flip']:.4f}",
+                flush=True,
             )
-            if level != "efficientnet":
-                gate = {"level": level, "seed": seed, **agreement(engine, split.test)}
-                gates.append(gate)
-                said += (
-                    f"; features differ by {gate['features_relative_error']:.1e}; {gate['flips']} flips, "
-                    f"the largest gap {gate['largest_gap_of_a_flip']:.4f}"
-                )
-            print(said, flush=True)
     intervals = {}
     for level, values in differences.items():
         # Student's t over the seeds, on one test set: what other seeds would give on the same images.
         half = scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
         mean = float(np.mean(values))
         intervals[level] = {"difference": mean, "half_width": float(half), "contains_0": bool(abs(mean) <= half)}
-    return {
-        "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
-        "source": split.source,
-        "image_size": image_size,
-        "epochs": epochs,
-        "gates": gates,
-        "rows": rows,
-        "intervals": intervals,
-    }
+    return _described(split, image_size, epochs) | {"gates": gates, "rows": rows, "intervals": intervals}
+
+
+def study(profile, data_root, weights, device, *, epochs, image_size, seeds=(0,)):
+    """Train what levels 1 to 4 train, both ways, each with validation after every epoch; level 4 is the vote.
+
+    Args:
+        weights: by model, a file's path, a published set's name or "none".
+        epochs: by recipe, in the order of training: level1, level2, level3, efficientnet.
+
+    Yields what is known, after each training: one row a level and seed.
+    """
+    split = data.load(profile, data_root, image_size=image_size)
+    known = recipes.resolve("full")[1]
+    labels = split.test.labels.numpy()
+    prepared = {}
+    for name, count in epochs.items():  # a file that does not fit is refused before an hour of training
+        given = weights["efficientnet_b0" if name == "efficientnet" else "resnet50"]
+        recipe = replace(known[name], weights=given, image_size=image_size, epochs=count)
+        prepared[name] = recipe, models.load_weights(recipe)
+    rows = []
+    for seed in seeds:
+        sides = {}
+        for name, (of_any_seed, state) in prepared.items():
+            recipe = replace(of_any_seed, seed=seed)
+            peer = _train_peer(recipe, split, state, device, validate=True)
+            ours = _train_ours(recipe, split, state, device)[1:]
+            sides[name] = peer, ours
+            rows.append(_row(name, seed, recipe.epochs, peer, ours, labels))
+            yield _described(split, image_size, epochs) | {"rows": rows}
+        members = zip(sides["level3"], sides["efficientnet"], strict=True)
+        votes = [(evaluation.soft_vote([a[0], b[0]]), a[1] + b[1]) for a, b in members]
+        rows.append(_row("level4", seed, None, *votes, labels))
+    yield _described(split, image_size, epochs) | {"rows": rows}

@@ -45,17 +45,36 @@ def loader(images, labels, *, size, augment=False, shuffle=False, batch_size=64)
     return DataLoader(photos, batch_size, shuffle=shuffle, num_workers=2, pin_memory=pinned)
 
 
+class Gate(nn.Module):
+    """Squeeze-excite whose gates start at 1: twice a sigmoid of 0."""
+
+    def __init__(self, channels, ratio=16):
+        super().__init__()
+        self.squeeze = nn.Linear(channels, channels // ratio, bias=False)
+        self.excite = nn.Linear(channels // ratio, channels, bias=False)
+        nn.init.zeros_(self.excite.weight)
+
+    def forward(self, x):
+        hidden = torch.relu(self.squeeze(x.mean((2, 3))))
+        return x * (2 * torch.sigmoid(self.excite(hidden)))[:, :, None, None]
+
+
 class Peer:
-    """A pretrained network with a new classifier, of which `trainable` is trained: head, layer4 or all."""
+    """A pretrained network with a new classifier, of which `trainable` is trained: head, layer4 or all.
+
+    `arch` is torchvision's name, or se_resnet50: a ResNet-50 with squeeze-excite before its pooling.
+    """
 
     def __init__(self, arch, classes, *, trainable, rate, decay=None, weights=None, device="cpu", tuned=False):
-        net = getattr(torchvision.models, arch)()
+        net = getattr(torchvision.models, arch.removeprefix("se_"))()
         if weights is not None:
             kept = {k: v for k, v in weights.items() if not k.startswith(("fc.", "classifier."))}
             net.load_state_dict(kept, strict=False)
-        if arch == "resnet50":
+        if arch.endswith("resnet50"):
+            if arch == "se_resnet50":
+                net.avgpool = nn.Sequential(Gate(net.fc.in_features), net.avgpool)
             net.fc = nn.Linear(net.fc.in_features, classes)
-            self.trained = {"head": [net.fc], "layer4": [net.layer4, net.fc], "all": [net]}[trainable]
+            self.trained = {"head": [net.fc], "layer4": [net.layer4, net.avgpool, net.fc], "all": [net]}[trainable]
         else:
             net.classifier[1] = nn.Linear(net.classifier[1].in_features, classes)
             self.trained = {"head": [net.classifier], "all": [net]}[trainable]

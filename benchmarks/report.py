@@ -34,6 +34,16 @@ _TITLES = {
     "efficientnet": "Stall ratio, EfficientNet-B0",
 }
 
+_TRAININGS = {
+    "level1": "Level 1",
+    "level2": "Level 2",
+    "level3": "Level 3",
+    "efficientnet": "EfficientNet-B0",
+    "level4": "Level 4: levels 3 and EfficientNet-B0 vote",
+}
+# Which tables stand where.
+PLACES = {"README.md": ("speed", "study"), "benchmarks/README.md": ("speed", "parity", "candidates")}
+
 
 def load():
     """Read every results file, by name."""
@@ -167,6 +177,32 @@ def parity_table(found):
     return "\n".join(lines)
 
 
+def study_table(found):
+    """Return in Markdown what one device made of the whole study by the script and by ours."""
+    s = found["study"]
+    sizes = ", ".join(f"{n:,} {name}" for name, n in s["images"].items())
+    several = len({row["seed"] for row in s["rows"]}) > 1
+    head = [*(["seed"] if several else []), "epochs", "plain script", "ours", "ours - script (95 % interval)", "p"]
+    head += ["script took", "ours took", "script ÷ ours"]
+    lines = [
+        f"{found['device']}: {s['note']}; {sizes} images at {s['image_size']} px.",
+        "",
+        f"| | {' | '.join(head)} |",
+        "|---" + "|---:" * len(head) + "|",
+    ]
+    for row in s["rows"]:
+        value, low, high = (f"{100 * part:+.2f}" for part in row["difference"])
+        cells = [_TRAININGS[row["level"]], *([row["seed"]] if several else []), row["epochs"] or ""]
+        cells += [f"{100 * row[key]:.2f} %" for key in ("peer_accuracy", "our_accuracy")]
+        cells += [f"{value} ({low} to {high})", f"{row['p']:.2f}"]
+        cells += [duration(row["peer_seconds"]), duration(row["our_seconds"])]
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['peer_seconds'] / row['our_seconds']:.1f}× |")
+    trained = [row for row in s["rows"] if row["level"] != "level4"]
+    whole = [sum(row[key] for row in trained) for key in ("peer_seconds", "our_seconds")]
+    lines += ["", f"In all: {duration(whole[0])} by the script, {duration(whole[1])} by ours."]
+    return "\n".join(lines)
+
+
 def candidates_table(found):
     """Return the table of candidates of one device in Markdown."""
     lines = [f"{found['device']}:", "", "| candidate | on | predicted | measured | |", "|---|---|---|---:|---|"]
@@ -183,9 +219,9 @@ def candidates_table(found):
 
 def sections(results):
     """Return the Markdown of benchmarks/README.md's generated parts, by name."""
-    made = {"speed": [], "parity": [], "candidates": []}
+    made = {"speed": [], "study": [], "parity": [], "candidates": []}
     for found in results:
-        for name, table in (("parity", parity_table), ("candidates", candidates_table)):
+        for name, table in (("study", study_table), ("parity", parity_table), ("candidates", candidates_table)):
             if name in found:
                 made[name].append(table(found))
         if "ratios" in found:
@@ -196,8 +232,7 @@ def sections(results):
 def write(root):
     """Bring both READMEs up to date with the results files."""
     made = sections(load())
-    marks = ("<!-- speed: written by `make bench`, not by hand -->", "<!-- end of speed -->")
-    put_results(root / "README.md", made["speed"], marks)
-    for name, text in made.items():
-        marks = (f"<!-- {name}: written by `python -m benchmarks`, not by hand -->", f"<!-- end of {name} -->")
-        put_results(root / "benchmarks" / "README.md", text, marks)
+    for page, names in PLACES.items():
+        for name in names:
+            marks = (f"<!-- {name}: written by `python -m benchmarks`, not by hand -->", f"<!-- end of {name} -->")
+            put_results(root / page, made[name], marks)

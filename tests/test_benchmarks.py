@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks import __main__ as command
 from benchmarks import candidates, parity, peer, report, speed
@@ -66,6 +68,70 @@ def test_the_peer_learns_its_classifier_and_nothing_else(split: Split, tuned: bo
     assert losses[-1] < losses[0]
     changed = {name for name, value in model.net.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_the_peers_squeeze_excite_is_ours() -> None:
+    recipe = replace(recipes.LEVEL3, weights="none", image_size=32)
+    ours = models.build(recipe, 10).eval()
+    theirs = peer.Peer("se_resnet50", 10, trainable="layer4", rate=1e-3)
+    gate = theirs.net.avgpool[0]
+    assert torch.equal(gate(torch.ones(2, 2048, 1, 1)), torch.ones(2, 2048, 1, 1))  # it starts as the identity
+    torch.nn.init.normal_(ours.tail.se.excite.weight)  # type: ignore[union-attr,arg-type]
+    names = {"se.squeeze.weight": "avgpool.0.squeeze.weight", "se.excite.weight": "avgpool.0.excite.weight"}
+    theirs.net.load_state_dict({names.get(k, k): v for k, v in ours.torchvision_state().items()})
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(theirs.net.eval()(x), ours(x), atol=1e-5)
+    trained = {name for name, value in theirs.net.named_parameters() if value.requires_grad}
+    assert {name.partition(".")[0] for name in trained} == {"layer4", "avgpool", "fc"}
+    assert len(trained) == sum(value.requires_grad for value in ours.parameters())
+
+
+def test_the_study_both_ways_ends_with_the_votes_of_each_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two classes and five images, worked by hand; the trainings themselves are not run."""
+    for part, n in (("train", 5), ("test", 5)):
+        for name in ("a", "b"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                shade = (i * 20, 100 if name == "a" else 0, 50 if part == "test" else 0)
+                Image.new("RGB", (32, 32), shade).save(folder / f"{i}.png")
+    labels = np.repeat([0, 1], 5)
+    # The chance of class a that each gives to every image: of the script's members one is right about all a,
+    # the other, surer of itself, about all b; of ours one is right about everything.
+    of_a = {
+        ("peer", "level3"): np.full(10, 0.6),
+        ("peer", "efficientnet"): np.full(10, 0.1),
+        ("ours", "level3"): np.where(labels == 0, 0.9, 0.1),
+        ("ours", "efficientnet"): np.full(10, 0.6),
+    }
+
+    def trained(side: str, recipe: recipes.Recipe) -> tuple[np.ndarray, float]:
+        a = of_a.get((side, recipe.name), np.full(10, 0.7))
+        return np.stack([a, 1 - a], axis=1), {"peer": 6.0, "ours": 2.0}[side]
+
+    monkeypatch.setattr(parity, "_train_peer", lambda recipe, *rest, validate: trained("peer", recipe))
+    monkeypatch.setattr(parity, "_train_ours", lambda recipe, *rest: (None, *trained("ours", recipe)))
+    epochs = {"level1": 5, "level2": 10, "level3": 12, "efficientnet": 10}
+    weights = {"resnet50": "none", "efficientnet_b0": "none"}
+    arguments = (replace(recipes.FULL, val_size=2), tmp_path, weights, CPU)
+    parts = [len(part["rows"]) for part in parity.study(*arguments, epochs=epochs, image_size=32)]
+    assert parts == [1, 2, 3, 4, 5]  # each training is kept when it is done
+    *_, found = parity.study(*arguments, epochs=epochs, image_size=32)
+    vote = found["rows"][-1]
+    assert vote["level"] == "level4"
+    assert (vote["peer_accuracy"], vote["our_accuracy"]) == (0.5, 1.0)
+    assert (vote["only_ours_right"], vote["only_peer_right"]) == (5, 0)
+    assert vote["p"] == 2 / 2**5 and vote["difference"][0] == 0.5
+    assert (vote["peer_seconds"], vote["our_seconds"]) == (12.0, 4.0)  # its two members
+    table = report.study_table({"device": "CPU", "study": found | {"note": "drawn"}})
+    assert "| 50.00 % | 100.00 % |" in table and "In all: 24 s by the script, 8.0 s by ours." in table
+
+    weights["efficientnet_b0"] = str(tmp_path / "missing.safetensors")
+    with pytest.raises(FileNotFoundError, match="missing"):  # before anything is trained
+        next(parity.study(*arguments, epochs=epochs, image_size=32))
 
 
 def test_the_gates_pass_an_exact_engine_and_stop_a_wrong_one(split: Split) -> None:
@@ -162,6 +228,8 @@ def test_every_results_file_holds_what_the_comparison_promises() -> None:
         assert whole or (set(found["ratios"]) < measures and "remark" in found)  # one that was stopped says so
         for measure in set(found["ratios"]) - {"stall"}:
             assert found["ratios"][measure]["peer/ours"] == speed.ratio(found["samples"], measure, "peer")
+        rows = found.get("study", {}).get("rows", [])
+        assert [row["level"] for row in rows] in ([], ["level1", "level2", "level3", "efficientnet", "level4"])
         for gate in [*found.get("agreement", {}).values(), *found.get("parity", {}).get("gates", [])]:
             assert gate["features_agree"] and gate["flips_are_toss_ups"]
         for interval in found.get("parity", {}).get("intervals", {}).values():
