@@ -3,10 +3,11 @@
     python -m benchmarks                    speed: on two CPU cores about a quarter of an hour
     python -m benchmarks --only candidates  what each idea gains by itself: some minutes
     python -m benchmarks --only parity --data-root PHOTOS --weights FILE   accuracy over three seeds: half an hour
-    python -m benchmarks --only study --data-root PHOTOS --weights FILE    levels 1 to 4 both ways: an hour or more
+    python -m benchmarks --only study --data-root PHOTOS --weights FILE --efficientnet-weights FILE
+                                            levels 1 to 4 both ways: about an hour
 
 Results go to benchmarks/results/<device>.json when all is measured, and the tables of both READMEs follow them.
-Until then what speed and study have measured is in <device>.json.partial.
+Until then what speed and study have measured is in <device>.json.speed.partial and .study.partial.
 """
 
 import argparse
@@ -25,8 +26,7 @@ ROOT = Path(__file__).parents[1]
 # What is trained, in this order, and of how many images (train, val, test), unless it is said.
 TRAINED = {"parity": ("level1", "level2"), "study": ("level1", "level2", "level3", "efficientnet")}
 EPOCHS = {"parity": (5, 5), "study": tuple(recipes.documented_recipe(name).epochs for name in TRAINED["study"])}
-SIZES = {"parity": (2000, 500, 5000), "study": (4000, 1000, 10_000)}
-SEEDS = {"parity": 3, "study": 1}
+SIZES = {"parity": (2000, 500, 5000), "study": (3000, 750, 10_000)}
 
 
 def device_name(device):
@@ -62,14 +62,14 @@ def main():
     parser.add_argument("--repeats", type=int, default=3, help="warm repeats (3)")
     parser.add_argument("--data-root", default="", help="a folder of images; by default the built-in ones")
     parser.add_argument("--weights", default="none", help="ResNet-50's: a file, or imagenet1k_v1 (none)")
-    parser.add_argument("--efficientnet-weights", default="none", help="EfficientNet-B0's, for study (none)")
+    parser.add_argument("--efficientnet-weights", help="EfficientNet-B0's, for study")
     parser.add_argument("--note", default="", help="what images and weights are, for parity's and study's tables")
     parser.add_argument(
         "--sizes",
         type=int,
         nargs=3,
         metavar=("TRAIN", "VAL", "TEST"),
-        help="images for parity (2000 500 5000) and study (4000 1000 10000)",
+        help="images for parity (2000 500 5000) and study (3000 750 10000)",
     )
     parser.add_argument(
         "--epochs",
@@ -77,7 +77,7 @@ def main():
         nargs="+",
         help="of levels 1 and 2 for parity (5 5); of levels 1, 2, 3 and EfficientNet-B0 for study (as documented)",
     )
-    parser.add_argument("--seeds", type=int, help="how many, for parity (3, two or more) and study (1)")
+    parser.add_argument("--seeds", type=int, default=3, help="for parity: how many, two or more (3)")
     parser.add_argument("--out", type=Path, help="results file; by default benchmarks/results/<device>.json")
     a = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*os.fork.*")
@@ -88,7 +88,7 @@ def main():
         (a.images, 64, "--images"),
         (a.repeats, 1, "--repeats"),
         (a.image_size, 32, "--image-size"),
-        (a.seeds, 2 if a.only == "parity" else 1, "--seeds"),
+        (a.seeds, 2, "--seeds"),
         (min(a.epochs) if a.epochs else None, 1, "--epochs"),
     ):
         if value is not None and value < least:
@@ -96,10 +96,15 @@ def main():
     if a.only == "speed" and a.image_size not in (None, 224) and a.out is None:
         parser.error("the tables are for 224 px: with another --image-size, name a file of its own with --out")
     if a.only in TRAINED:
-        if not (a.data_root and a.weights != "none"):
-            parser.error(f"--only {a.only} needs --data-root and --weights: accuracies of noise show nothing")
+        needed = {"--data-root": a.data_root, "--weights": a.weights != "none"}
+        if a.only == "study":
+            needed["--efficientnet-weights"] = a.efficientnet_weights
+        if missing := [name for name, given in needed.items() if not given]:
+            parser.error(f"--only {a.only} needs {' and '.join(missing)}: accuracies of noise show nothing")
         if a.epochs and len(a.epochs) != len(TRAINED[a.only]):
             parser.error(f"--epochs: give one number each for {', '.join(TRAINED[a.only])}")
+        if a.only == "study" and (a.epochs or a.sizes or a.image_size) and a.out is None:
+            parser.error("the table is of the study's own epochs and sizes: for others, name a file with --out")
 
     device = training.choose_device()
     name = device_name(device)
@@ -112,7 +117,7 @@ def main():
     print(f"{name}; results go to {path}", flush=True)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{a.only}.partial")
 
     def keep(target):
         reports.write_text(target, json.dumps(found, indent=1) + "\n")
@@ -120,16 +125,15 @@ def main():
     if a.only in TRAINED:
         sizes = zip(("train_size", "val_size", "test_size"), a.sizes or SIZES[a.only], strict=True)
         profile = replace(recipes.FULL, **dict(sizes))
-        options = {
-            "epochs": dict(zip(TRAINED[a.only], a.epochs or EPOCHS[a.only], strict=True)),
-            "image_size": a.image_size or 64,
-            "seeds": range(a.seeds or SEEDS[a.only]),
-        }
-        said = {"versions": versions, "note": a.note or f"{Path(a.data_root).name}, {Path(a.weights).name}"}
+        weights = {"resnet50": a.weights, "efficientnet_b0": a.efficientnet_weights}
+        epochs = dict(zip(TRAINED[a.only], a.epochs or EPOCHS[a.only], strict=True))
+        options = {"epochs": epochs, "image_size": a.image_size or 64}
+        files = [Path(given).name for given in (a.data_root, *weights.values()) if given]
+        said = {"versions": versions, "note": a.note or ", ".join(files)}
         if a.only == "parity":
-            found["parity"] = parity.measure(profile, a.data_root, a.weights, device, **options) | said
+            options["seeds"] = range(a.seeds)
+            found["parity"] = parity.measure(profile, a.data_root, weights, device, **options) | said
         else:
-            weights = {"resnet50": a.weights, "efficientnet_b0": a.efficientnet_weights}
             for part in parity.study(profile, a.data_root, weights, device, **options):
                 found["study"] = part | said
                 keep(partial)

@@ -247,9 +247,14 @@ def images(settings):
     return data.load(replace(recipes.DEMO, **sizes))
 
 
-def _serve(connection, kind, options):
-    if sys.platform == "linux":  # as in a notebook: a DataLoader's workers start in no time
+def fork_workers():
+    """Start a DataLoader's workers as in a notebook on Linux: in no time."""
+    if sys.platform == "linux":
         multiprocessing.set_start_method("fork", force=True)
+
+
+def _serve(connection, kind, options):
+    fork_workers()
     from cifarlib.training import choose_device, peak_memory
 
     def memory():

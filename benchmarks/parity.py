@@ -7,7 +7,9 @@
    contains 0.
 """
 
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ import scipy.stats
 import torch
 from PIL import Image
 
+from benchmarks.arms import fork_workers
 from benchmarks.peer import Peer, loader
 from cifarlib import data, evaluation, models, recipes, training
 
@@ -65,8 +68,8 @@ def agreement(engine, images):
     }
 
 
-def _train_peer(recipe, split, weights, device, validate):
-    """Return the script's probabilities for the test images, and the seconds of training and prediction."""
+def train_peer(recipe, split, device, *, validate=False):
+    """Train the script by a recipe; returns its probabilities for the test images, and the seconds of both."""
     torch.manual_seed(recipe.seed)
     peer = Peer(
         recipe.model,
@@ -74,7 +77,7 @@ def _train_peer(recipe, split, weights, device, validate):
         trainable=recipe.trainable,
         rate=recipe.learning_rate,
         decay=recipe.weight_decay if recipe.optimizer == "adamw" else None,
-        weights=weights,
+        weights=models.load_weights(recipe),
         device=device,
     )
     size, photos, checked, tested = recipe.image_size, *map(pictures, (split.train, split.val, split.test))
@@ -91,16 +94,35 @@ def _train_peer(recipe, split, weights, device, validate):
     return logits.softmax(1).numpy(), time.perf_counter() - start
 
 
-def _train_ours(recipe, split, weights, device):
-    """Return the trained engine, its probabilities for the test images, and the seconds of the same work.
+def train_ours(recipe, split, device):
+    """Do the same by cifarlib; returns the engine too.
 
     `fit` validates after every epoch, and measures the accuracy on the training images once more at the end.
     """
-    engine = training.Engine(models.build(recipe, len(split.classes), weights), recipe, device)
+    model = models.build(recipe, len(split.classes), models.load_weights(recipe))
+    engine = training.Engine(model, recipe, device)
     start = time.perf_counter()
     training.fit(engine, split.train, split.val, say=lambda line: None)
     probs = engine.probs(split.test.images)
     return engine, probs, time.perf_counter() - start
+
+
+def _peer(recipe, profile, data_root, device, validate):
+    split = data.load(profile, data_root, image_size=recipe.image_size)
+    return train_peer(recipe, split, device, validate=validate)
+
+
+def _ours(recipe, profile, data_root, device, gates):
+    split = data.load(profile, data_root, image_size=recipe.image_size)
+    engine, probs, seconds = train_ours(recipe, split, device)
+    return probs, seconds, agreement(engine, split.test) if gates else None
+
+
+def _alone(work, *arguments):
+    """Call a function in a process of its own: ours changes how its whole process keeps memory."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=fork_workers) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def _row(level, seed, epochs, peer, ours, labels):
@@ -128,13 +150,27 @@ def _row(level, seed, epochs, peer, ours, labels):
     }
 
 
-def _described(split, image_size, epochs):
-    return {
+def _prepared(profile, data_root, device, epochs, image_size, weights):
+    """Return the test images' labels, the recipes by name, and what a table says of them.
+
+    Images or weights that do not fit are refused here, before an hour of training. `weights` are by model.
+    """
+    split = data.load(profile, data_root, image_size=image_size)
+    known = recipes.resolve("full")[1]
+    found = {}
+    for name, count in epochs.items():
+        given = weights[known[name].model.removeprefix("se_")]
+        recipe = replace(known[name], weights=given, image_size=image_size, epochs=count)
+        models.build(recipe, len(split.classes), models.load_weights(recipe))
+        found[name] = recipe
+    described = {
         "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
         "source": split.source,
         "image_size": image_size,
         "epochs": epochs,
+        "precision": {name: training.choose_precision(recipe, device) for name, recipe in found.items()},
     }
+    return split.test.labels.numpy(), found, described
 
 
 def measure(profile, data_root, weights, device, *, epochs, image_size, seeds=(0, 1, 2)):
@@ -142,23 +178,20 @@ def measure(profile, data_root, weights, device, *, epochs, image_size, seeds=(0
 
     The script does not validate here, and ours does: its seconds hold more work, not less.
     """
-    split = data.load(profile, data_root, image_size=image_size)
-    known = recipes.resolve("full")[1]
-    labels = split.test.labels.numpy()
+    labels, found, described = _prepared(profile, data_root, device, epochs, image_size, weights)
     rows, gates = [], []
     differences = {level: [] for level in epochs}
     for seed in seeds:
-        for level, count in epochs.items():
-            recipe = replace(known[level], weights=weights, image_size=image_size, seed=seed, epochs=count)
-            state = models.load_weights(recipe)
-            peer = _train_peer(recipe, split, state, device, validate=False)
-            engine, *ours = _train_ours(recipe, split, state, device)
-            rows.append(_row(level, seed, count, peer, ours, labels))
+        for level, of_any_seed in found.items():
+            recipe = replace(of_any_seed, seed=seed)
+            peer = _alone(_peer, recipe, profile, data_root, device, False)
+            *ours, gate = _alone(_ours, recipe, profile, data_root, device, True)
+            rows.append(_row(level, seed, recipe.epochs, peer, ours, labels))
             differences[level].append(rows[-1]["difference"][0])
-            gates.append({"level": level, "seed": seed, **agreement(engine, split.test)})
+            gates.append({"level": level, "seed": seed, **gate})
             print(
-                f"  features differ by {gates[-1]['features_relative_error']:.1e}; {gates[-1]['flips']} flips, "
-                f"the largest gap {gates[-1]['largest_gap_of_a_flip']:.4f}",
+                f"  features differ by {gate['features_relative_error']:.1e}; {gate['flips']} flips, "
+                f"the largest gap {gate['largest_gap_of_a_flip']:.4f}",
                 flush=True,
             )
     intervals = {}
@@ -167,37 +200,27 @@ def measure(profile, data_root, weights, device, *, epochs, image_size, seeds=(0
         half = scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
         mean = float(np.mean(values))
         intervals[level] = {"difference": mean, "half_width": float(half), "contains_0": bool(abs(mean) <= half)}
-    return _described(split, image_size, epochs) | {"gates": gates, "rows": rows, "intervals": intervals}
+    return described | {"gates": gates, "rows": rows, "intervals": intervals}
 
 
-def study(profile, data_root, weights, device, *, epochs, image_size, seeds=(0,)):
+def study(profile, data_root, weights, device, *, epochs, image_size):
     """Train what levels 1 to 4 train, both ways, each with validation after every epoch; level 4 is the vote.
 
     Args:
         weights: by model, a file's path, a published set's name or "none".
         epochs: by recipe, in the order of training: level1, level2, level3, efficientnet.
 
-    Yields what is known, after each training: one row a level and seed.
+    Yields what is known, after each training: one row a training, and at last the vote's.
     """
-    split = data.load(profile, data_root, image_size=image_size)
-    known = recipes.resolve("full")[1]
-    labels = split.test.labels.numpy()
-    prepared = {}
-    for name, count in epochs.items():  # a file that does not fit is refused before an hour of training
-        given = weights["efficientnet_b0" if name == "efficientnet" else "resnet50"]
-        recipe = replace(known[name], weights=given, image_size=image_size, epochs=count)
-        prepared[name] = recipe, models.load_weights(recipe)
-    rows = []
-    for seed in seeds:
-        sides = {}
-        for name, (of_any_seed, state) in prepared.items():
-            recipe = replace(of_any_seed, seed=seed)
-            peer = _train_peer(recipe, split, state, device, validate=True)
-            ours = _train_ours(recipe, split, state, device)[1:]
-            sides[name] = peer, ours
-            rows.append(_row(name, seed, recipe.epochs, peer, ours, labels))
-            yield _described(split, image_size, epochs) | {"rows": rows}
-        members = zip(sides["level3"], sides["efficientnet"], strict=True)
-        votes = [(evaluation.soft_vote([a[0], b[0]]), a[1] + b[1]) for a, b in members]
-        rows.append(_row("level4", seed, None, *votes, labels))
-    yield _described(split, image_size, epochs) | {"rows": rows}
+    labels, found, described = _prepared(profile, data_root, device, epochs, image_size, weights)
+    rows, sides = [], {}
+    for name, recipe in found.items():
+        peer = _alone(_peer, recipe, profile, data_root, device, True)
+        ours = _alone(_ours, recipe, profile, data_root, device, False)[:2]
+        sides[name] = peer, ours
+        rows.append(_row(name, recipe.seed, recipe.epochs, peer, ours, labels))
+        yield described | {"rows": rows}
+    members = zip(sides["level3"], sides["efficientnet"], strict=True)
+    votes = [(evaluation.soft_vote([a[0], b[0]]), a[1] + b[1]) for a, b in members]
+    rows.append(_row("level4", recipe.seed, None, *votes, labels))
+    yield described | {"rows": rows}

@@ -39,10 +39,10 @@ _TRAININGS = {
     "level2": "Level 2",
     "level3": "Level 3",
     "efficientnet": "EfficientNet-B0",
-    "level4": "Level 4: levels 3 and EfficientNet-B0 vote",
+    "level4": "Level 4: level 3 and EfficientNet-B0 vote",
 }
 # Which tables stand where.
-PLACES = {"README.md": ("speed", "study"), "benchmarks/README.md": ("speed", "parity", "candidates")}
+PLACES = {"README.md": ("summary", "study"), "benchmarks/README.md": ("speed", "parity", "candidates")}
 
 
 def load():
@@ -52,6 +52,23 @@ def load():
 
 def _range(value, digits=1, sign="×"):
     return f"{value['median']:.{digits}f}{sign} ({value['low']:.{digits}f} to {value['high']:.{digits}f})"
+
+
+def summary_table(results):
+    """Return how the plain script compares with ours on every device, in Markdown."""
+    lines = [f"| plain script ÷ ours | {' | '.join(found['device'] for found in results)} |"]
+    lines.append("|---" + "|---:" * len(results) + "|")
+    for measure in MEASURES:
+        ratios = [found["ratios"].get(measure) for found in results]
+        lines.append(_summary_row(measure, [_range(r["peer/ours"]) if r else "" for r in ratios]))
+    for name in ("level2", "level3", "efficientnet"):
+        ratios = [found["ratios"].get("stall", {}).get(name) for found in results]
+        lines.append(_summary_row(name, [f"{r['median']:.3f}" if r else "" for r in ratios]))
+    return "\n".join(lines)
+
+
+def _summary_row(what, cells):
+    return f"| {_TITLES[what]} | {' | '.join(cell or 'not measured' for cell in cells)} |"
 
 
 def speed_table(found):
@@ -148,14 +165,8 @@ def parity_table(found):
     gates = {(gate["level"], gate["seed"]): gate for gate in p["gates"]}
     for row in p["rows"]:
         took = [duration(row[key]) if key in row else "" for key in ("peer_seconds", "our_seconds")]
-        gate = gates.get((row["level"], row["seed"]))
-        checks = ["", "", ""]
-        if gate:
-            checks = [
-                f"{gate['features_relative_error']:.1e}",
-                gate["flips"],
-                f"{gate['largest_gap_of_a_flip']:.4f}",
-            ]
+        gate = gates[row["level"], row["seed"]]
+        checks = [f"{gate['features_relative_error']:.1e}", gate["flips"], f"{gate['largest_gap_of_a_flip']:.4f}"]
         cells = [row["level"], row["seed"], row["epochs"]]
         cells += [f"{100 * row[key]:.2f} %" for key in ("peer_accuracy", "our_accuracy")]
         cells += [row["only_ours_right"], row["only_peer_right"], *took, *checks]
@@ -181,26 +192,29 @@ def study_table(found):
     """Return in Markdown what one device made of the whole study by the script and by ours."""
     s = found["study"]
     sizes = ", ".join(f"{n:,} {name}" for name, n in s["images"].items())
-    several = len({row["seed"] for row in s["rows"]}) > 1
-    head = [*(["seed"] if several else []), "epochs", "plain script", "ours", "ours - script (95 % interval)", "p"]
-    head += ["script took", "ours took", "script ÷ ours"]
+    versions = ", ".join(f"{name} {value}" for name, value in s["versions"].items())
+    versions += f", ours in {', '.join(sorted(set(s['precision'].values())))}"
     lines = [
-        f"{found['device']}: {s['note']}; {sizes} images at {s['image_size']} px.",
+        f"{found['device']}, {versions}: {s['note']}; {sizes} images at {s['image_size']} px.",
         "",
-        f"| | {' | '.join(head)} |",
-        "|---" + "|---:" * len(head) + "|",
+        "| | epochs | plain script | ours | ours less script, points (95 % interval) | McNemar's p "
+        "| script | ours | script ÷ ours |",
+        "|---" + "|---:" * 8 + "|",
     ]
+    *trained, _ = s["rows"]
     for row in s["rows"]:
         value, low, high = (f"{100 * part:+.2f}" for part in row["difference"])
-        cells = [_TRAININGS[row["level"]], *([row["seed"]] if several else []), row["epochs"] or ""]
+        cells = [_TRAININGS[row["level"]], row["epochs"] or ""]
         cells += [f"{100 * row[key]:.2f} %" for key in ("peer_accuracy", "our_accuracy")]
-        cells += [f"{value} ({low} to {high})", f"{row['p']:.2f}"]
-        cells += [duration(row["peer_seconds"]), duration(row["our_seconds"])]
-        lines.append(f"| {' | '.join(map(str, cells))} | {row['peer_seconds'] / row['our_seconds']:.1f}× |")
-    trained = [row for row in s["rows"] if row["level"] != "level4"]
-    whole = [sum(row[key] for row in trained) for key in ("peer_seconds", "our_seconds")]
-    lines += ["", f"In all: {duration(whole[0])} by the script, {duration(whole[1])} by ours."]
-    return "\n".join(lines)
+        cells += [f"{value} ({low} to {high})", "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"]
+        cells += _times(row["peer_seconds"], row["our_seconds"]) if row in trained else ["", "", ""]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    whole = (sum(row[key] for row in trained) for key in ("peer_seconds", "our_seconds"))
+    return "\n".join([*lines, f"| All of it | {'| ' * 5}{' | '.join(_times(*whole))} |"])
+
+
+def _times(peer, ours):
+    return [duration(peer), duration(ours), f"{peer / ours:.1f}×"]
 
 
 def candidates_table(found):
@@ -218,14 +232,16 @@ def candidates_table(found):
 
 
 def sections(results):
-    """Return the Markdown of benchmarks/README.md's generated parts, by name."""
-    made = {"speed": [], "study": [], "parity": [], "candidates": []}
+    """Return the Markdown of both READMEs' generated parts, by name."""
+    made = {"summary": [], "speed": [], "study": [], "parity": [], "candidates": []}
     for found in results:
         for name, table in (("study", study_table), ("parity", parity_table), ("candidates", candidates_table)):
             if name in found:
                 made[name].append(table(found))
         if "ratios" in found:
             made["speed"].append(speed_table(found))
+    if fast := [found for found in results if "ratios" in found]:
+        made["summary"].append(summary_table(fast))
     return {name: "\n\n".join(texts) or "Not measured yet." for name, texts in made.items()}
 
 

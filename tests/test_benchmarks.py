@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from benchmarks import __main__ as command
 from benchmarks import candidates, parity, peer, report, speed
@@ -73,11 +75,14 @@ def test_the_peer_learns_its_classifier_and_nothing_else(split: Split, tuned: bo
 def test_the_peers_squeeze_excite_is_ours() -> None:
     recipe = replace(recipes.LEVEL3, weights="none", image_size=32)
     ours = models.build(recipe, 10).eval()
+    torch.manual_seed(recipe.seed)
     theirs = peer.Peer("se_resnet50", 10, trainable="layer4", rate=1e-3)
     gate = theirs.net.avgpool[0]
     assert torch.equal(gate(torch.ones(2, 2048, 1, 1)), torch.ones(2, 2048, 1, 1))  # it starts as the identity
-    torch.nn.init.normal_(ours.tail.se.excite.weight)  # type: ignore[union-attr,arg-type]
     names = {"se.squeeze.weight": "avgpool.0.squeeze.weight", "se.excite.weight": "avgpool.0.excite.weight"}
+    start = {names.get(name, name): value for name, value in ours.torchvision_state().items()}
+    assert all(torch.equal(value, start[name]) for name, value in theirs.net.state_dict().items())
+    torch.nn.init.normal_(ours.tail.se.excite.weight)  # type: ignore[union-attr,arg-type]
     theirs.net.load_state_dict({names.get(k, k): v for k, v in ours.torchvision_state().items()})
     x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -87,51 +92,107 @@ def test_the_peers_squeeze_excite_is_ours() -> None:
     assert len(trained) == sum(value.requires_grad for value in ours.parameters())
 
 
+@pytest.mark.parametrize("validate", [False, True])
+def test_the_script_is_trained_by_the_recipe(validate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps an epoch, the last one short: rates, decay, and how often the validation images are looked at."""
+    recipe = replace(recipes.LEVEL2, weights="none", image_size=32, epochs=2)
+    split = data.load(replace(recipes.DEMO, train_size=70, val_size=20, test_size=30))
+    sizes, rates = [], []
+
+    def in_this_process(*photos: object, **options: object) -> object:
+        batches = peer.loader(*photos, **options)
+        batches.num_workers = 0
+        sizes.append(len(batches.dataset))
+        return batches
+
+    def record(optimizer: torch.optim.Optimizer, *rest: object) -> None:
+        assert isinstance(optimizer, torch.optim.AdamW)
+        (group,) = optimizer.param_groups
+        assert group["weight_decay"] == recipe.weight_decay
+        rates.append(group["lr"])
+
+    monkeypatch.setattr(parity, "loader", in_this_process)
+    hook = register_optimizer_step_pre_hook(record)
+    try:
+        probs, seconds = parity.train_peer(recipe, split, CPU, validate=validate)
+    finally:
+        hook.remove()
+    assert rates == pytest.approx([training.learning_rate(recipe, step, 4) for step in range(4)])
+    assert sizes == [70, *([20, 20] if validate else []), 30]
+    assert probs.shape == (30, 10) and np.allclose(probs.sum(1), 1) and seconds > 0
+
+
+def _two_classes(root: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(5):
+                shade = (i * 20, 100 if name == "a" else 0, 50 if part == "test" else 0)
+                Image.new("RGB", (32, 32), shade).save(folder / f"{i}.png")
+
+
+STUDY = {"epochs": {"level1": 5, "level2": 10, "level3": 12, "efficientnet": 10}, "image_size": 32}
+
+
 def test_the_study_both_ways_ends_with_the_votes_of_each_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two classes and five images, worked by hand; the trainings themselves are not run."""
-    for part, n in (("train", 5), ("test", 5)):
-        for name in ("a", "b"):
-            folder = tmp_path / part / name
-            folder.mkdir(parents=True)
-            for i in range(n):
-                shade = (i * 20, 100 if name == "a" else 0, 50 if part == "test" else 0)
-                Image.new("RGB", (32, 32), shade).save(folder / f"{i}.png")
+    """Two classes of five test images, worked by hand; the trainings themselves are not run."""
+    _two_classes(tmp_path)
     labels = np.repeat([0, 1], 5)
     # The chance of class a that each gives to every image: of the script's members one is right about all a,
     # the other, surer of itself, about all b; of ours one is right about everything.
     of_a = {
-        ("peer", "level3"): np.full(10, 0.6),
-        ("peer", "efficientnet"): np.full(10, 0.1),
-        ("ours", "level3"): np.where(labels == 0, 0.9, 0.1),
-        ("ours", "efficientnet"): np.full(10, 0.6),
+        ("_peer", "level3"): np.full(10, 0.6),
+        ("_peer", "efficientnet"): np.full(10, 0.1),
+        ("_ours", "level3"): np.where(labels == 0, 0.9, 0.1),
+        ("_ours", "efficientnet"): np.full(10, 0.6),
     }
+    asked = []
 
-    def trained(side: str, recipe: recipes.Recipe) -> tuple[np.ndarray, float]:
+    def trained(work: Callable[..., object], recipe: recipes.Recipe, *rest: object) -> tuple[object, ...]:
+        side = work.__name__
+        asked.append((side, recipe.name, recipe.epochs, rest[-1]))
         a = of_a.get((side, recipe.name), np.full(10, 0.7))
-        return np.stack([a, 1 - a], axis=1), {"peer": 6.0, "ours": 2.0}[side]
+        result = np.stack([a, 1 - a], axis=1), 6.0 if side == "_peer" else 2.0
+        return result if side == "_peer" else (*result, None)
 
-    monkeypatch.setattr(parity, "_train_peer", lambda recipe, *rest, validate: trained("peer", recipe))
-    monkeypatch.setattr(parity, "_train_ours", lambda recipe, *rest: (None, *trained("ours", recipe)))
-    epochs = {"level1": 5, "level2": 10, "level3": 12, "efficientnet": 10}
+    monkeypatch.setattr(parity, "_alone", trained)
+    profile = replace(recipes.FULL, val_size=2)
     weights = {"resnet50": "none", "efficientnet_b0": "none"}
-    arguments = (replace(recipes.FULL, val_size=2), tmp_path, weights, CPU)
-    parts = [len(part["rows"]) for part in parity.study(*arguments, epochs=epochs, image_size=32)]
-    assert parts == [1, 2, 3, 4, 5]  # each training is kept when it is done
-    *_, found = parity.study(*arguments, epochs=epochs, image_size=32)
+    done = [len(found["rows"]) for found in parity.study(profile, tmp_path, weights, CPU, **STUDY)]
+    assert done == [1, 2, 3, 4, 5]  # each training is kept when it is done
+    # The script validates, and the gates are the parity's.
+    each = [[("_peer", name, n, True), ("_ours", name, n, False)] for name, n in STUDY["epochs"].items()]
+    assert asked == [one for both in each for one in both]
+    *_, found = parity.study(profile, tmp_path, weights, CPU, **STUDY)
     vote = found["rows"][-1]
     assert vote["level"] == "level4"
     assert (vote["peer_accuracy"], vote["our_accuracy"]) == (0.5, 1.0)
     assert (vote["only_ours_right"], vote["only_peer_right"]) == (5, 0)
     assert vote["p"] == 2 / 2**5 and vote["difference"][0] == 0.5
-    assert (vote["peer_seconds"], vote["our_seconds"]) == (12.0, 4.0)  # its two members
-    table = report.study_table({"device": "CPU", "study": found | {"note": "drawn"}})
-    assert "| 50.00 % | 100.00 % |" in table and "In all: 24 s by the script, 8.0 s by ours." in table
+    table = report.study_table({"device": "CPU", "study": found | {"note": "drawn", "versions": {}}}).splitlines()
+    row = next(line for line in table if line.startswith("| Level 4"))
+    assert row.endswith("|  | 50.00 % | 100.00 % | " + row.split(" | ")[4] + " | 0.062 |  |  |  |")
+    assert table[-1] == "| All of it | | | | | | 24 s | 8.0 s | 3.0× |"
+    assert len({line.count("|") for line in table[2:]}) == 1
 
-    weights["efficientnet_b0"] = str(tmp_path / "missing.safetensors")
-    with pytest.raises(FileNotFoundError, match="missing"):  # before anything is trained
-        next(parity.study(*arguments, epochs=epochs, image_size=32))
+
+def test_the_study_refuses_weights_that_do_not_fit_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _two_classes(tmp_path)
+    monkeypatch.setattr(parity, "_alone", lambda *arguments: pytest.fail("something was trained"))
+    other = tmp_path / "resnet.safetensors"
+    state = models.build(LEVEL1, 2).torchvision_state()
+    save_file({name: value.contiguous() for name, value in state.items()}, other)
+    profile = replace(recipes.FULL, val_size=2)
+    weights = {"resnet50": "none", "efficientnet_b0": str(other)}
+    with pytest.raises(ValueError, match="efficientnet"):
+        next(parity.study(profile, tmp_path, weights, CPU, **STUDY))
+    with pytest.raises(FileNotFoundError, match="missing"):
+        next(parity.study(profile, tmp_path, weights | {"efficientnet_b0": "missing"}, CPU, **STUDY))
 
 
 def test_the_gates_pass_an_exact_engine_and_stop_a_wrong_one(split: Split) -> None:
@@ -195,7 +256,7 @@ def test_a_speed_run_that_is_stopped_keeps_its_part_beside_what_was_whole(
     with pytest.raises(KeyboardInterrupt):
         command.main()
     assert json.loads(out.read_text()) == whole
-    partial = tmp_path / "results.json.partial"
+    partial = tmp_path / "results.json.speed.partial"
     assert json.loads(partial.read_text())["ratios"] == {"frozen_phase": 3}
 
     gain = {"median": 2.0, "low": 1.0, "high": 3.0}
@@ -223,13 +284,15 @@ def test_every_results_file_holds_what_the_comparison_promises() -> None:
     files = report.load()
     assert files
     for found in files:
+        rows = found.get("study", {}).get("rows", [])
+        assert [row["level"] for row in rows] in ([], [*STUDY["epochs"], "level4"])
+        if set(found) <= {"device", "study", "parity", "candidates"}:
+            continue  # its speed was not measured
         assert {"device", "versions", "settings", "precision", "ratios", "samples"} <= set(found)
         whole = set(found["ratios"]) == measures and "agreement" in found
         assert whole or (set(found["ratios"]) < measures and "remark" in found)  # one that was stopped says so
         for measure in set(found["ratios"]) - {"stall"}:
             assert found["ratios"][measure]["peer/ours"] == speed.ratio(found["samples"], measure, "peer")
-        rows = found.get("study", {}).get("rows", [])
-        assert [row["level"] for row in rows] in ([], ["level1", "level2", "level3", "efficientnet", "level4"])
         for gate in [*found.get("agreement", {}).values(), *found.get("parity", {}).get("gates", [])]:
             assert gate["features_agree"] and gate["flips_are_toss_ups"]
         for interval in found.get("parity", {}).get("intervals", {}).values():
