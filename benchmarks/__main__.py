@@ -137,7 +137,6 @@ def main():
             for part in parity.study(profile, a.data_root, weights, device, **options):
                 found["study"] = part | said
                 keep(partial)
-            partial.replace(path)
     else:
         settings = {
             "device": "cpu" if device.type == "cpu" else "cuda",
@@ -159,8 +158,8 @@ def main():
             for part in speed.measure(settings, say=lambda line: print(line, flush=True)):
                 found |= part
                 keep(partial)  # what a run that is stopped has measured
-            partial.replace(path)
     keep(path)
+    partial.unlink(missing_ok=True)
     if a.out is None:
         report.write(ROOT)
     made = report.sections([found])

@@ -233,15 +233,13 @@ def candidates_table(found):
 
 def sections(results):
     """Return the Markdown of both READMEs' generated parts, by name."""
-    made = {"summary": [], "speed": [], "study": [], "parity": [], "candidates": []}
-    for found in results:
-        for name, table in (("study", study_table), ("parity", parity_table), ("candidates", candidates_table)):
-            if name in found:
-                made[name].append(table(found))
-        if "ratios" in found:
-            made["speed"].append(speed_table(found))
-    if fast := [found for found in results if "ratios" in found]:
-        made["summary"].append(summary_table(fast))
+    fast = [found for found in results if "ratios" in found]
+    made = {
+        "summary": [summary_table(fast)] if fast else [],
+        "speed": [speed_table(found) for found in fast],
+    }
+    for name, table in (("study", study_table), ("parity", parity_table), ("candidates", candidates_table)):
+        made[name] = [table(found) for found in results if name in found]
     return {name: "\n\n".join(texts) or "Not measured yet." for name, texts in made.items()}
 
 

@@ -173,7 +173,9 @@ def test_the_study_both_ways_ends_with_the_votes_of_each_side(
     assert vote["p"] == 2 / 2**5 and vote["difference"][0] == 0.5
     table = report.study_table({"device": "CPU", "study": found | {"note": "drawn", "versions": {}}}).splitlines()
     row = next(line for line in table if line.startswith("| Level 4"))
-    assert row.endswith("|  | 50.00 % | 100.00 % | " + row.split(" | ")[4] + " | 0.062 |  |  |  |")
+    _, epochs, theirs, ours, difference, *rest = (cell.strip() for cell in row.strip("|").split("|"))
+    assert [epochs, theirs, ours, *rest] == ["", "50.00 %", "100.00 %", "0.062", "", "", ""]
+    assert difference.startswith("+50.00 (")
     assert table[-1] == "| All of it | | | | | | 24 s | 8.0 s | 3.0× |"
     assert len({line.count("|") for line in table[2:]}) == 1
 
@@ -285,8 +287,6 @@ def test_every_results_file_holds_what_the_comparison_promises() -> None:
     for found in files:
         rows = found.get("study", {}).get("rows", [])
         assert [row["level"] for row in rows] in ([], [*STUDY["epochs"], "level4"])
-        if set(found) <= {"device", "study", "parity", "candidates"}:
-            continue  # its speed was not measured
         assert {"device", "versions", "settings", "precision", "ratios", "samples"} <= set(found)
         whole = set(found["ratios"]) == measures and "agreement" in found
         assert whole or (set(found["ratios"]) < measures and "remark" in found)  # one that was stopped says so
