@@ -465,7 +465,8 @@ def _in_processes(options: argparse.Namespace) -> int:
     print(f"Training in {count} processes that share every batch.", flush=True)
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    command += ["-m", "cifarlib", *options.arguments]
+    # Its own logs, which hold nothing here, would stay in the folder for temporary files.
+    command += [f"--log-dir={os.devnull}", "-m", "cifarlib", *options.arguments]
     return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": threads}, check=False).returncode
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -12,12 +14,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: the cores are shared 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVE = "cifar10-jpeg.tar.xz"
+NEEDED_GB = 4  # checkpoints, for the most part: two processes were seen to hold 2.3 at the worst moment
 IMAGES_PER_CLASS = {"train": 40, "test": 10}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-faults", action="store_true", help="all of the fault suite, not its quick part")
     parser.addoption("--colab", action="store_true", help="also the tests beside Colab's versions: minutes, GBs")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Refuse to start all tests where a full disk would fail hundreds of them, each with an error of its own."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free / 1e9
+    if session.config.args_source is pytest.Config.ArgsSource.TESTPATHS and free < NEEDED_GB:
+        raise pytest.UsageError(
+            f"{folder} has {free:.1f} GB free and the tests write up to {NEEDED_GB} GB there: "
+            "make room, or set TMPDIR to a folder on another disk"
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -102,9 +102,9 @@ class Tab:
         raise AssertionError(f"{page} did not load")
 
     def close(self) -> None:
+        self.call("Browser.close")  # a signal would leave its folder for temporary files behind
         self.socket.close()
-        self.process.terminate()
-        self.process.wait()
+        self.process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
