@@ -21,6 +21,8 @@ import papermill
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
+from cifarlib import __main__
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = ["level1_baseline", "level2_augmentation", "level3_attention", "level4_ensemble"]
@@ -225,27 +227,29 @@ def test_the_reports_judge_every_claim_of_the_documents(reports: Path) -> None:
             assert " ".join(row["claim"].split()) in " ".join(shown.split())
 
 
-def test_another_test_set_through_the_command_line(reports: Path, tmp_path: Path) -> None:
+def test_another_test_set_through_the_command_line(
+    reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(20, 32, 32, 3), dtype=np.uint8)
     np.save(tmp_path / "mine_data.npy", pixels)
     np.save(tmp_path / "mine_labels.npy", np.arange(20) % 10)
-    command = [sys.executable, "-W", "error", "-m", "cifarlib", "evaluate", "--profile", "demo", "--run-root"]
-    command += [str(reports.parent / "runs"), *(f"--set={name}={value}" for name, value in SMOKE.items())]
+    asked = ["evaluate", "--profile", "demo", "--run-root", str(reports.parent / "runs")]
+    asked += [f"--set={name}={value}" for name, value in SMOKE.items()]
 
-    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-
-    done = ask(str(tmp_path), "--json")
+    command = [sys.executable, "-W", "error", "-m", "cifarlib", *asked, str(tmp_path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["images"] == 20 and set(found["levels"]) == {"level1", "level2", "level3", "level4"}
     stated = json.loads((reports / "results.json").read_text())["levels"]
     assert {n: v["own"] for n, v in found["levels"].items()} == {n: v["test_accuracy"] for n, v in stated.items()}
-    table = ask(str(tmp_path / "mine_data.npy"))
-    assert table.returncode == 0 and "Level 4" in table.stdout and "on mine_data.npy, 20 images" in table.stdout
-    refused = ask(str(tmp_path / "nowhere"))
-    assert refused.returncode == 2 and refused.stdout == ""
-    assert "nowhere' does not exist: give a folder of images" in refused.stderr
+
+    assert __main__.main([*asked, str(tmp_path / "mine_data.npy")]) == 0
+    table = capsys.readouterr().out
+    assert "Level 4" in table and "on mine_data.npy, 20 images" in table
+    assert __main__.main([*asked, str(tmp_path / "nowhere")]) == 2
+    refused = capsys.readouterr()
+    assert refused.out == "" and "nowhere' does not exist: give a folder of images" in refused.err
 
 
 def test_the_smoke_run_leaves_four_good_reports(reports: Path) -> None:
@@ -280,16 +284,10 @@ def nbval(folder: Path, names: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_nbval_finds_the_same_outputs_again(reports: Path) -> None:
-    """The levels train again from nothing, in another process, to the same printed digit."""
-    assert not (reports / "runs").exists()
-    done = nbval(reports, NAMES)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert (reports / "runs").exists()
-
-
-def test_nbval_sees_one_changed_digit(reports: Path) -> None:
-    shutil.rmtree(reports / "runs", ignore_errors=True)  # loaded runs print other lines than trained ones
+def test_nbval_finds_the_same_outputs_again_and_one_changed_digit(reports: Path) -> None:
+    """The levels train again from nothing, in another process, to the same printed digit: of all cells only the
+    one whose accuracy was changed beforehand disagrees, and what nbval finds there is what stood there."""
+    assert not (reports / "runs").exists()  # loaded runs print other lines than trained ones
     path = reports / "level1_baseline.ipynb"
     original = path.read_text()
     notebook = nbformat.reads(original, as_version=4)
@@ -300,14 +298,17 @@ def test_nbval_sees_one_changed_digit(reports: Path) -> None:
         if "test accuracy" in json.dumps(output.get("data", {}).get("text/plain", ""))
     ]
     text = outputs[0].data["text/plain"]
-    digit = re.search(r"(\d)(?=\d? %)", text)
-    assert digit is not None
-    changed = text[: digit.start()] + str((int(digit[0]) + 1) % 10) + text[digit.end() :]
-    outputs[0].data["text/plain"] = changed
+    stated = re.search(r"\d+\.\d\d(?= % \()", text)  # before its interval
+    assert stated is not None
+    changed = stated[0][:-1] + str((int(stated[0][-1]) + 1) % 10)
+    outputs[0].data["text/plain"] = text[: stated.start()] + changed + text[stated.end() :]
     try:
         path.write_text(nbformat.writes(notebook))
-        done = nbval(reports, ["level1_baseline"])
+        done = nbval(reports, NAMES)
     finally:
         path.write_text(original)
-    assert done.returncode == 1, done.stdout
-    assert "1 failed" in done.stdout
+    assert (reports / "runs").exists()
+    assert done.returncode == 1, done.stdout[-6000:] + done.stderr[-2000:]
+    assert re.search(r"^1 failed, \d+ passed", done.stdout, re.M), done.stdout[-6000:]
+    differing = re.findall(r"^  [-+] .*_(\d+\.\d\d)_%_\(", done.stdout, re.M)
+    assert sorted(differing) == sorted((stated[0], changed)), done.stdout[-6000:]

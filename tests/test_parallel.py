@@ -15,9 +15,22 @@ import torch
 
 from cifarlib import parallel
 
-# A study of two trainings whose BatchNorm stays in eval mode, since each process would take the statistics of its
-# own share; 45 images in batches of 16 leave 13 over, of which the processes take 6 and 7.
-SCRIPT = """
+# 45 images in batches of 16 leave 13 over, of which the processes take 6 and 7.
+SMALL = {
+    "weights": "none",
+    "image_size": 32,
+    "train_size": 45,
+    "val_size": 21,
+    "test_size": 31,
+    "epochs": 2,
+    "batch_size": 16,
+    "precision": "32-true",
+    "level2.learning_rate": 1e-5,
+}
+
+# A study of trainings whose BatchNorm stays in eval mode, since each process would take the statistics of its own
+# share.
+SCRIPT = f"""
     import os, sys
     import torch
     torch.set_num_threads(1)
@@ -31,13 +44,19 @@ SCRIPT = """
             norm.train = lambda mode=True: None
     training.Trainer.__init__ = without_statistics
 
-    small = {"weights": "none", "image_size": 32, "train_size": 45, "val_size": 21, "test_size": 31, "epochs": 2}
-    small |= {"batch_size": 16, "precision": "32-true", "level2.learning_rate": 1e-5}
-    study = Study("demo", run_root=sys.argv[1], overrides=small, checkpoint_seconds=0)
+    study = Study("demo", run_root=sys.argv[1], overrides={SMALL}, checkpoint_seconds=0)
     for name in sys.argv[2:]:
         run = study.run(name)
     print("process", parallel.rank(), "of", parallel.world(), flush=True)
 """
+
+
+def finished(command: list[str]) -> str:
+    """Run it to its end and return what it printed."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def train(root: Path, *names: str, processes: int) -> str:
@@ -45,12 +64,9 @@ def train(root: Path, *names: str, processes: int) -> str:
     script.write_text(textwrap.dedent(SCRIPT))
     command = [sys.executable, str(script), str(root), *names]
     if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *torchrun, *command[1:]]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--log-dir={os.devnull}"]
+        command = [*torchrun, f"--nproc-per-node={processes}", *command[1:]]
+    return finished(command)
 
 
 def runs(root: Path) -> dict[str, Path]:
@@ -87,7 +103,9 @@ def test_the_first_process_alone_speaks_and_all_finish(both: tuple[Path, Path, s
     ]
 
 
-def test_what_one_process_began_two_can_finish(tmp_path: Path, both: tuple[Path, Path, str]) -> None:
+def test_what_one_process_began_two_of_the_command_line_finish(
+    tmp_path: Path, both: tuple[Path, Path, str]
+) -> None:
     """And the checkpoint within an epoch, which holds the sum of the processes' parts, counts once."""
     from cifarlib import Study
     from cifarlib.runs import RunFolder
@@ -98,36 +116,19 @@ def test_what_one_process_began_two_can_finish(tmp_path: Path, both: tuple[Path,
             if (epochs, steps) == (1, 1):
                 raise KeyboardInterrupt
 
-    settings = {
-        "weights": "none",
-        "image_size": 32,
-        "train_size": 45,
-        "val_size": 21,
-        "test_size": 31,
-        "epochs": 2,
-    }
-    settings |= {"batch_size": 16, "precision": "32-true", "level2.learning_rate": 1e-5}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cifarlib.study.RunFolder", Stop)
         with pytest.raises(KeyboardInterrupt):
-            Study("demo", run_root=tmp_path, overrides=settings, checkpoint_seconds=0).run("level1")
-    printed = train(tmp_path, "level1", processes=2)
+            Study("demo", run_root=tmp_path, overrides=SMALL, checkpoint_seconds=0).run("level1")
+    command = [sys.executable, "-m", "cifarlib", "train", "1", "--devices", "2", "--profile", "demo"]
+    command += ["--run-root", str(tmp_path), *(f"--set={name}={value}" for name, value in SMALL.items())]
+    printed = finished(command)
+    assert "Training in 2 processes" in printed
     assert "level1: resumed after epoch 1 of 2 and 1 of 3 steps of the next" in printed
+    assert printed.count("level1: test accuracy") == 1
     expected, found = (pd.read_csv(runs(root)["level1"] / "history.csv") for root in (both[0], tmp_path))
     for column in ("train_loss", "val_loss", "train_accuracy", "val_accuracy"):
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-4, err_msg=column)
-
-
-def test_the_command_line_starts_them(tmp_path: Path) -> None:
-    small = ["weights=none", "image_size=32", "train_size=40", "val_size=20", "test_size=30", "epochs=1"]
-    command = [sys.executable, "-m", "cifarlib", "train", "1", "--devices", "2", "--profile", "demo"]
-    command += ["--run-root", str(tmp_path), *(f"--set={setting}" for setting in small)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Training in 2 processes" in done.stdout
-    assert done.stdout.count("level1: test accuracy") == 1
-    assert len(runs(tmp_path)) == 1
 
 
 def test_shares_are_all_of_it_once(monkeypatch: pytest.MonkeyPatch) -> None:

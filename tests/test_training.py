@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import functools
 import platform
-import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ CPU = torch.device("cpu")
 TINY = {"weights": "none", "image_size": 32, "batch_size": 16, "epochs": 2, "precision": "32-true"}
 LEVEL1 = replace(recipes.LEVEL1, **TINY)
 LEVEL2 = replace(recipes.LEVEL2, **TINY)
+Uninterrupted = Callable[[Recipe], tuple[training.Fitted, models.Classifier]]
 
 
 @pytest.fixture(autouse=True)
@@ -280,50 +280,10 @@ def test_bf16_changes_rounding_only(images: tuple[ImageSet, ImageSet]) -> None:
     assert 0 < (fp32 - bf16).std() / fp32.std() < 0.01
 
 
-RESUMED = """
-    import os, signal, sys
-    from pathlib import Path
-    import torch
-    torch.set_num_threads(1)
-    from cifarlib import data, models, recipes, training
-    from cifarlib.runs import RunFolder
-    sys.path.insert(0, sys.argv[2])
-    from test_training import CPU, LEVEL2, replace
-
-    recipe = replace(LEVEL2, epochs=4)
-    split = data.load(replace(recipes.DEMO, train_size=48, val_size=20, test_size=10), image_size=32)
-    folder = RunFolder(sys.argv[1], recipe, data="d", weights="none", classes=split.classes)
-    def say(line):
-        if "epoch  3/4" in line:
-            os.kill(os.getpid(), signal.SIGKILL)
-    engine = training.Engine(models.build(recipe, 10), recipe, CPU)
-    training.fit(engine, split.train, split.val, folder=folder, say=say)
-"""
-
-
-def test_resumed_after_kill_9_equals_uninterrupted(images: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
-    recipe = replace(LEVEL2, epochs=4)
-    expected, whole = train(recipe, images)
-
-    script = textwrap.dedent(RESUMED)
-    here = str(Path(__file__).parent)
-    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path), here], env=os.environ, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    folder = RunFolder(tmp_path, recipe, data="d", weights="none", classes=tuple(images[0].classes))
-    assert sorted(path.name for path in (folder.path / "checkpoints").iterdir()) == [
-        "0001-000000.pt",
-        "0002-000000.pt",
-    ]
-
-    lines: list[str] = []
-    model = models.build(recipe, 10)
-    resumed = training.fit(training.Engine(model, recipe, CPU), *images, folder=folder, say=lines.append)
-    assert lines[0] == "level2: resumed after epoch 2 of 4"
-    assert len(lines) == 3
-    columns = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
-    assert resumed.history[columns].equals(expected.history[columns])
-    assert resumed.train_accuracy == expected.train_accuracy
-    assert_same_state(model, whole)
+@pytest.fixture(scope="module")
+def uninterrupted(images: tuple[ImageSet, ImageSet]) -> Uninterrupted:
+    """Train by a recipe, once for all tests that compare with it."""
+    return functools.cache(lambda recipe: train(recipe, images))
 
 
 @pytest.mark.parametrize(
@@ -332,15 +292,14 @@ def test_resumed_after_kill_9_equals_uninterrupted(images: tuple[ImageSet, Image
         {"augment": False},  # resumed on cached features
         {"augment": False, "batchnorm": "target", "trainable": "head"},
         {"augment": False, "batchnorm": "train", "trainable": "head"},
-        {"precision": "bf16-mixed"},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
 def test_resumed_equals_uninterrupted(
-    images: tuple[ImageSet, ImageSet], tmp_path: Path, changes: dict[str, object]
+    images: tuple[ImageSet, ImageSet], uninterrupted: Uninterrupted, tmp_path: Path, changes: dict[str, object]
 ) -> None:
     recipe = replace(LEVEL2, epochs=3, **changes)  # type: ignore[arg-type]
-    expected, whole = train(recipe, images)
+    expected, whole = uninterrupted(recipe)
     folder = RunFolder(tmp_path, recipe, data="d", weights="none", classes=images[0].classes)
 
     def stop(line: str) -> None:
@@ -381,14 +340,18 @@ class Stopped(RunFolder):
         ((1, 1), {"augment": False}),
         ((2, 0), {"augment": False}),
         ((1, 2), {"augment": False, "batchnorm": "train", "trainable": "head"}),
-        ((0, 2), {"precision": "bf16-mixed"}),
+        ((0, 2), {"augment": False, "precision": "bf16-mixed"}),
     ],
 )
 def test_resumed_within_an_epoch_equals_uninterrupted(
-    images: tuple[ImageSet, ImageSet], tmp_path: Path, at: tuple[int, int], changes: dict[str, object]
+    images: tuple[ImageSet, ImageSet],
+    uninterrupted: Uninterrupted,
+    tmp_path: Path,
+    at: tuple[int, int],
+    changes: dict[str, object],
 ) -> None:
     recipe = replace(LEVEL2, epochs=2, **changes)  # type: ignore[arg-type]
-    expected, whole = train(recipe, images)
+    expected, whole = uninterrupted(recipe)
     about: dict[str, Any] = {"data": "d", "weights": "none", "classes": images[0].classes}
 
     def fit(folder: RunFolder, lines: list[str]) -> tuple[training.Fitted, models.Classifier]:
@@ -491,9 +454,9 @@ def test_measuring_the_pace_changes_nothing(recipe: Recipe, images: tuple[ImageS
 
 
 def test_a_longer_training_says_what_it_will_take_and_is_the_same(
-    images: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+    images: tuple[ImageSet, ImageSet], uninterrupted: Uninterrupted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quiet, a = train(LEVEL2, images)
+    quiet, a = uninterrupted(LEVEL2)
     assert quiet.cost["stall_ratio"] is None  # six steps: nothing to wait for
     monkeypatch.setattr(training, "_WORTH_TIMING", 6)
     lines: list[str] = []
@@ -515,8 +478,10 @@ def test_forecast_adds_up() -> None:
     assert every.startswith("expected to take 2 min 15 s")  # 2 * (60 + 2.2) + 11
 
 
-def test_the_validation_probabilities_are_the_trained_models(images: tuple[ImageSet, ImageSet]) -> None:
-    fitted, model = train(LEVEL2, images)
+def test_the_validation_probabilities_are_the_trained_models(
+    images: tuple[ImageSet, ImageSet], uninterrupted: Uninterrupted
+) -> None:
+    fitted, model = uninterrupted(LEVEL2)
     engine = training.Engine(model, LEVEL2, CPU)
     np.testing.assert_array_equal(fitted.val_probs, engine.probs(images[1].images))
 
@@ -542,26 +507,28 @@ def test_engines_share_a_trunk_only_where_it_gives_the_same_features(images: tup
 
 
 FAULTS = """
-    import resource, sys
+    import resource
     import torch
     from cifarlib import training
-    if sys.argv[1] == "kept":
-        training._keep_freed_memory()
-    for repeat in range(12):
-        if repeat == 4:  # the heap may take another block before it has settled
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.zeros(2**24)  # 64 MiB
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+    def faults():
+        for repeat in range(12):
+            if repeat == 4:  # the heap may take another block before it has settled
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            torch.zeros(2**24)  # 64 MiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    print(faults())
+    training._keep_freed_memory()
+    print(faults())
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
 def test_freed_memory_is_kept_for_the_next_batch() -> None:
-    def faults(mode: str) -> int:
-        command = [sys.executable, "-c", textwrap.dedent(FAULTS), mode]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-    given_back, kept = faults("given back"), faults("kept")
+    command = [sys.executable, "-c", textwrap.dedent(FAULTS)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    given_back, kept = map(int, printed.split())
     if given_back < 100 or tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 35):
         pytest.skip("this C library keeps large blocks by itself, or does not let one ask for it")
     assert kept < given_back / 10
