@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -154,14 +155,18 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    report = commands.add_parser(
-        "report",
-        help="execute the notebooks and write HTML reports",
-        description=_REPORT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+
+    def command(name: str, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=about,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    report = command("report", "execute the notebooks and write HTML reports", _REPORT, _EXAMPLES)
     add = report.add_argument
     add("levels", nargs="*", metavar="LEVEL", help="level1 to level4, or 1 to 4 (default: all)")
     _add_study(report)
@@ -186,27 +191,10 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--check", metavar="DIR", help="run nothing: compare the cells of DIR's reports with the present notebooks"
     )
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="test the levels on another set of images",
-        description=_EVALUATE,
-        epilog=_EVALUATE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    evaluate = command("evaluate", "test the levels on another set of images", _EVALUATE, _EVALUATE_EXAMPLES)
     evaluate.add_argument("path", metavar="PATH", help="a folder of images, or CIFAR-10.1's *_data.npy")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_study(evaluate)
-
-    def command(name: str, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name,
-            help=about,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
 
     train = command("train", "train a level or another recipe", _TRAIN, _TRAIN_EXAMPLES)
     known = ", ".join([*recipes.LEVELS, *_others()])
@@ -425,10 +413,11 @@ def _train_here(options: argparse.Namespace) -> int:
             data_root=options.data_root,
             overrides=dict(map(_field, options.fields)),
         )
-        study.check(*names)
+        study.check(runs=[member for name in names for member in recipes.members(name)])
     except (ValueError, OSError, MemoryError, RunError) as error:
         return _refuse(error)
     if options.devices > 1 and parallel.world() == 1:
+        study.release_images()  # each process reads them itself
         return _in_processes(options)
     for name in names:
         try:
@@ -467,14 +456,25 @@ def _in_processes(options: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     # Its own logs, which hold nothing here, would stay in the folder for temporary files.
     command += [f"--log-dir={os.devnull}", "-m", "cifarlib", *options.arguments]
-    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": threads}, check=False).returncode
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": threads}) as torchrun:
+        try:
+            return torchrun.wait()
+        except KeyboardInterrupt:
+            # The terminal interrupted torchrun too. Its processes are not the terminal's: it ends them, in half a
+            # minute at most, and killed by then would leave them at work.
+            try:
+                torchrun.wait(timeout=40)
+            except subprocess.TimeoutExpired:  # this process alone was interrupted
+                torchrun.send_signal(signal.SIGINT)
+                torchrun.wait()
+            raise
 
 
 def _train_one(study: Study, name: str) -> None:
     """Train a recipe, or level 4's members, under each of the study's seeds; print what came of it."""
     from cifarlib import evaluation, progress, tables
 
-    members = recipes.LEVELS["level4"] if name == "level4" else (name,)
+    members = recipes.members(name)
     for seed in study.seeds:
         of_seed = f", seed {seed}" if len(study.seeds) > 1 else ""
         found = []
@@ -644,7 +644,7 @@ def _runs(options: argparse.Namespace) -> int:
         columns = f"{each.state:<11}  {epochs:>7}  {accuracy:>8}  {size:>9}  {_age(now - each.modified)}"
         print(f"{_shown(each.path.name, 40):<{width}}  {columns}")
     plural = "s" if len(found) > 1 else ""
-    print(f"{len(found)} folder{plural}, {sum(each.size for each in found) / 1e6:,.1f} MB, in {root}")
+    print(f"{len(found)} folder{plural}, {sum(each.size for each in found) / 2**20:,.1f} MiB, in {root}")
     if any(each.state == "interrupted" for each in found):
         print("An interrupted run goes on where it stopped: give the same command, with the same settings, again.")
     reasons: dict[tuple[str, str], list[str]] = {}  # many folders may have one

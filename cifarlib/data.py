@@ -213,8 +213,12 @@ def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:
 
 def repeated(images: ImageSet, *others: ImageSet) -> int:
     """Count the images that one of the others holds too, to the last pixel."""
-    seen = {image.tobytes() for other in others for image in other.images.cpu().numpy()}
-    return sum(image.tobytes() in seen for image in images.images.cpu().numpy())
+
+    def digests(of: ImageSet) -> Iterator[bytes]:  # not the pixels themselves, which would take the memory twice
+        return (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in of.images.cpu().numpy())
+
+    seen = {digest for other in others for digest in digests(other)}
+    return sum(digest in seen for digest in digests(images))
 
 
 def sample(images: ImageSet, n: int, seed: int = 0) -> ImageSet:

@@ -215,6 +215,11 @@ LEVELS: dict[str, tuple[str, ...]] = {
 }
 
 
+def members(name: str) -> tuple[str, ...]:
+    """Return the runs whose vote `name` is: level 4's two members; any other is its own."""
+    return LEVELS["level4"] if name == "level4" else (name,)
+
+
 def documented_recipe(name: str) -> Recipe:
     """Return the study's own recipe of that name, as the documents have it, before any override.
 

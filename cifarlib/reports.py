@@ -28,7 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifarlib import documented, progress
+from cifarlib import documented, progress, recipes
 from cifarlib.recipes import nearest
 from cifarlib.text import code_span, printable
 
@@ -173,13 +173,30 @@ def plan(
     request = Plan(study, folder, tuple(jobs), {}, dict(overrides or {}), note)
     request = replace(request, pages=_earlier_pages(request))
     runs.check_disk(folder, _REPORT_BYTES)
-    study.check(*chosen_levels, maps=("level2", "level3") if "level3" in chosen_levels else ())
+    arms = [name for job, names in zip(jobs, declared, strict=True) for name in _arms(job, names)]
+    study.check(*chosen_levels, *arms, maps=("level2", "level3") if "level3" in chosen_levels else ())
     if not study.builtin:  # built-in ones follow from the settings
         request = replace(request, pages=_earlier_pages(request, study.outline.fingerprint))
     if given.get("second_test"):
         study.load_test(given["second_test"])
     study.release_images()  # the kernels read them themselves, and need the memory
     return request
+
+
+def _arms(job: Job, declared: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what a level's notebook trains besides the level, by its parameters or what they are by default."""
+    arms: dict[str, Sequence[str]] = {}  # by the parameter that asks for them
+    if job.level == "level1":
+        arms["batchnorm"] = list(recipes.LEVEL1_ARMS)
+    elif job.level == "level2":
+        arms["ablation"] = list(recipes.ARMS)
+    elif job.level == "level4":
+        arms["convnext"] = ["convnext"]
+    found: list[str] = []
+    for name, runs in arms.items():
+        if name in declared and job.parameters.get(name, declared[name]["default"]) in (True, "True"):
+            found += runs
+    return found
 
 
 def find_notebook(level: str, notebooks: str | Path | None = None) -> Path:
@@ -962,7 +979,7 @@ def results_place(readme: str | Path, marks: tuple[str, str] = _MARKS) -> tuple[
     Raises:
         ValueError: the file lacks the marks.
     """
-    text = Path(readme).read_text()
+    text = Path(readme).read_text(encoding="utf-8")
     start, end = (text.find(mark) for mark in marks)
     if not 0 <= start < end:
         raise ValueError(f"{readme} has no place for the results: it needs the lines {marks[0]} and {marks[1]}")
@@ -977,7 +994,7 @@ def put_results(readme: str | Path, text: str, marks: tuple[str, str] = _MARKS) 
 
 def update_readme(readme: str | Path, folder: str | Path) -> None:
     """Put the results table of a report folder into a Markdown file, between its marks."""
-    put_results(readme, results_table(json.loads((Path(folder) / "results.json").read_text())))
+    put_results(readme, results_table(json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))))
 
 
 def _percent(value: float | None, digits: int = 2) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -178,8 +179,9 @@ class Study:
         """Return the run of a recipe if it is finished on disk, else None; never trains.
 
         A run that cannot be had, because its weights do not exist or its folder is damaged, is none: it is said
-        why, once.
+        why, once. An unknown name raises ValueError, as in `run`.
         """
+        self.recipe(name)  # a wrong name is a mistake, not a run that cannot be had
         try:
             return self._obtain(name, seed, train=False)
         except (ValueError, FileNotFoundError, RunError) as error:
@@ -213,19 +215,20 @@ class Study:
             self._runs[key] = run
         return run
 
-    def expectations(self, *levels: str) -> str:
+    def expectations(self, *levels: str, runs: Sequence[str] = ()) -> str:
         """Say what the levels' trainings take: downloads, room on disk and time. Reads and starts nothing.
 
         It is what they take at most: whether a run is finished is known only from the images, which may have to
-        be downloaded first.
+        be downloaded first, and of several seeds some runs need only one.
 
         Args:
             levels: As for `check`.
+            runs: As for `check`.
 
         Raises:
             ValueError: an unknown level or run, or torchvision has no such weights for a model.
         """
-        chosen = [self.recipe(name) for name in _runs_of(levels)]
+        chosen = [self.recipe(name) for name in _runs_of(levels, runs)]
         downloads = {}
         if not self.builtin and not data.holds_images(self.data_root):
             downloads["CIFAR-10"] = data.CIFAR10.size / 2**20
@@ -233,13 +236,7 @@ class Study:
             size = models.download_size(recipe)
             if size is not None:
                 downloads[f"{recipe.weights} weights of {recipe.model.removeprefix('se_')}"] = size
-        kept, at_work = 0, 0
-        stand_ins = {recipe.model.removeprefix("se_") for recipe in chosen if recipe.weights == "pretrain"}
-        pretraining = [replace(self.recipes["pretrain"], model=model) for model in sorted(stand_ins)]
-        for recipe in (*chosen, *pretraining):
-            own, working = models.room(recipe)
-            kept += own * (1 if recipe.name == "pretrain" else len(self.seeds))
-            at_work = max(at_work, working)
+        kept, at_work = self._room(dict.fromkeys(chosen, len(self.seeds)))
         items = ", ".join(f"{what} {size:.0f} MiB" for what, size in downloads.items())
         if "CIFAR-10" in downloads:  # said, lest it was meant to hold images of one's own
             items += f" (data_root {printable(self.data_root)} holds no class folders)"
@@ -254,13 +251,23 @@ class Study:
             f"Time: {time}; a training that takes long says beforehand how long"
         )
 
-    def check(self, *levels: str, maps: Sequence[str] = ()) -> None:
+    def _room(self, times: Mapping[Recipe, int]) -> tuple[int, int]:
+        """Return the bytes that so many runs of each recipe keep, stand-ins included, and those of checkpoints."""
+        stand_ins = {recipe.model.removeprefix("se_") for recipe in times if recipe.weights == "pretrain"}
+        every = {**times, **{self._stand_in(model): 1 for model in stand_ins}}
+        rooms = {recipe: models.room(recipe) for recipe in every}
+        kept = sum(every[recipe] * own for recipe, (own, _) in rooms.items())
+        return kept, max((at_work for _, at_work in rooms.values()), default=0)
+
+    def check(self, *levels: str, runs: Sequence[str] = (), maps: Sequence[str] = ()) -> None:
         """Say what the levels' trainings take, and refuse now what they would refuse later; trains nothing.
 
         It reads images and weights, and downloads them where need be.
 
         Args:
             levels: `level1` to `level4`, or runs as for `run`, such as the arms that a notebook trains besides.
+                Level 3 includes level 2, with which it is compared.
+            runs: Runs alone, without what they are compared with.
             maps: Runs whose class activation maps will be asked for.
 
         Raises:
@@ -275,8 +282,8 @@ class Study:
                     f"image_size={recipe.image_size} of {recipe.name} leaves class activation maps of one pixel, "
                     "which say nothing about where: take image_size 33 or more, or dilation=true"
                 )
-        print(self.expectations(*levels), flush=True)
-        chosen = [self.recipe(name) for name in _runs_of(levels)]
+        print(self.expectations(*levels, runs=runs), flush=True)
+        chosen = [self.recipe(name) for name in _runs_of(levels, runs)]
         for recipe in chosen:  # what lies here is looked at before anything is downloaded
             if recipe.weights not in recipes.NAMED_WEIGHTS:
                 models.room(recipe, models.load_weights(recipe))
@@ -285,15 +292,13 @@ class Study:
         else:
             _ = self.split
         # Of a finished run nothing is needed but that it is whole. The demo's need pretraining to be told apart.
-        missing = [
+        missing = Counter(
             recipe
             for recipe in chosen
-            if recipe.weights == "pretrain" or self._obtain(recipe.name, None, train=False) is None
-        ]
-        rooms = [models.room(recipe) for recipe in missing]
-        runs_module.check_disk(
-            self.run_root, sum(kept for kept, _ in rooms) + max((at_work for _, at_work in rooms), default=0)
+            for seed in self.seeds
+            if recipe.weights == "pretrain" or self._obtain(recipe.name, seed, train=False) is None
         )
+        runs_module.check_disk(self.run_root, sum(self._room(missing)))
         for recipe in missing:
             if recipe.weights in ("imagenet1k_v1", "imagenet1k_v2"):
                 models.room(recipe, models.load_weights(recipe))
@@ -308,10 +313,14 @@ class Study:
     def _pretrain_images(self) -> tuple[data.ImageSet, data.ImageSet]:
         return data.pretrain_set(self.profile.pretrain_size, n_val=500, seed=self.profile.split_seed)
 
+    def _stand_in(self, model: str) -> Recipe:
+        """Return the recipe of the demo's stand-in for an architecture's ImageNet weights."""
+        return replace(self.recipes["pretrain"], name=f"pretrain_{model}", model=model)
+
     def _pretrained(self, model: str, *, train: bool) -> Run | None:
         """Return the run that makes the demo's stand-in for ImageNet weights: a run like any other."""
         if model not in self._stand_ins:
-            recipe = replace(self.recipes["pretrain"], name=f"pretrain_{model}", model=model)
+            recipe = self._stand_in(model)
             run = self._trained(recipe, recipe.weights, *self._pretrain_images, None, train=train)
             if run is None:
                 return None
@@ -475,7 +484,7 @@ class Study:
 
         Level 4's are the soft vote of its two members.
         """
-        names = recipes.LEVELS["level4"] if level == "level4" else (level,)
+        names = recipes.members(level)
         runs = [run for name in names if (run := self.find(name, seed=seed)) is not None]
         if len(runs) < len(names):
             return None
@@ -495,7 +504,7 @@ class Study:
             probs, val_probs = self.predictions(level), self.predictions(level, "val")
             if probs is None or val_probs is None:
                 continue
-            runs = [self.run(name) for name in (recipes.LEVELS["level4"] if level == "level4" else (level,))]
+            runs = [self.run(name) for name in recipes.members(level)]
             labels, val_labels = (runs[0].predictions[f"{part}_labels"] for part in ("test", "val"))
             entry: dict[str, Any] = {"model": " + ".join(run.recipe.model for run in runs)}
             if level == "level4":
@@ -562,7 +571,7 @@ class Study:
         for strength in strengths:
             words = {1: ", mild", 2: "", 3: ", strong"}.get(strength, "")
             shifts += [(f"{kind}{words}", kind, strength) for kind in kinds]
-        votes = {name: recipes.LEVELS["level4"] if name == "level4" else (name,) for name in names}
+        votes = {name: recipes.members(name) for name in names}
         groups = self._engines_by_trunk(list(dict.fromkeys(member for of in votes.values() for member in of)))
         found: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
         for label, kind, strength in progress.bar(shifts, what="altered images", unit="shift"):
@@ -656,9 +665,10 @@ class Study:
         }
 
 
-def _runs_of(levels: Sequence[str]) -> list[str]:
-    """Return the runs that levels, or runs, need, each once."""
-    return list(dict.fromkeys(name for level in levels for name in recipes.LEVELS.get(level, (level,))))
+def _runs_of(levels: Sequence[str], runs: Sequence[str]) -> list[str]:
+    """Return the runs that levels need, or that are named, each once."""
+    needed = [name for level in levels for name in recipes.LEVELS.get(level, (level,))]
+    return list(dict.fromkeys([*needed, *runs]))
 
 
 def _warn_of_repeated(images: data.ImageSet, split: data.Split, what: str) -> None:

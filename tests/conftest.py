@@ -25,9 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse to start all tests where a full disk would fail hundreds of them, each with an error of its own."""
-    folder = tempfile.gettempdir()
+    config, folder = session.config, tempfile.gettempdir()
+    every = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
     free = shutil.disk_usage(folder).free / 1e9
-    if session.config.args_source is pytest.Config.ArgsSource.TESTPATHS and free < NEEDED_GB:
+    if every and free < NEEDED_GB:
         raise pytest.UsageError(
             f"{folder} has {free:.1f} GB free and the tests write up to {NEEDED_GB} GB there: "
             "make room, or set TMPDIR to a folder on another disk"

@@ -186,6 +186,15 @@ def test_train_takes_every_seed_that_is_asked_for(made: Made, call: Call) -> Non
     assert [(seed, runs.open_run(path).recipe.seed) for seed, path in paths] == [("0", 0), ("1", 1)]
 
 
+def test_train_announces_what_it_trains(tmp_path: Path, call: Call) -> None:
+    """Level 3 alone, and not level 2, with which its notebook compares it."""
+    asked = ["--set", "train_size=1000000000000", "--profile", "demo", "--run-root", tmp_path]
+    for names, announced in ((["3"], "level3"), (["1", "4", "level3"], "level1, level3, efficientnet")):
+        status, said, refused = call("train", *names, *asked)
+        assert status == 2 and "lower train_size" in refused
+        assert f"To train, unless finished: {announced}\n" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -272,8 +272,13 @@ def test_the_smoke_run_leaves_four_good_reports(reports: Path) -> None:
 
 def nbval(folder: Path, names: list[str]) -> subprocess.CompletedProcess[str]:
     """Run nbval in fresh processes; the kernels' folder is the notebooks', where no run has been kept."""
-    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
-    command += [f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}", "--nbval-cell-timeout=600"]
+    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "--color=no", "-p", "no:cacheprovider"]
+    command += [
+        "-c",
+        os.devnull,
+        f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}",
+        "--nbval-cell-timeout=600",
+    ]
     return subprocess.run(
         [*command, f"--rootdir={folder}", *(f"{name}.ipynb" for name in names)],
         cwd=folder,

@@ -102,9 +102,12 @@ class Tab:
         raise AssertionError(f"{page} did not load")
 
     def close(self) -> None:
-        self.call("Browser.close")  # a signal would leave its folder for temporary files behind
-        self.socket.close()
-        self.process.wait(timeout=60)
+        try:
+            self.call("Browser.close")  # a signal would leave its folder for temporary files behind
+            self.socket.close()
+            self.process.wait(timeout=60)
+        finally:
+            self.process.kill()
 
 
 @pytest.fixture(scope="module")

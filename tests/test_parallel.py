@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -129,6 +133,29 @@ def test_what_one_process_began_two_of_the_command_line_finish(
     expected, found = (pd.read_csv(runs(root)["level1"] / "history.csv") for root in (both[0], tmp_path))
     for column in ("train_loss", "val_loss", "train_accuracy", "val_accuracy"):
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-4, err_msg=column)
+
+
+def test_an_interrupt_leaves_no_process_at_work(tmp_path: Path) -> None:
+    """Control-C reaches the command and torchrun; what torchrun started, in sessions of its own, it ends."""
+    command = [sys.executable, "-m", "cifarlib", "train", "1", "--devices", "2", "--profile", "demo"]
+    command += ["--run-root", str(tmp_path), *(f"--set={name}={value}" for name, value in SMALL.items())]
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    # Run in the background of a shell without job control, tests have SIGINT ignored, and a child inherits it.
+    own = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(command, **pipes, start_new_session=True, preexec_fn=own) as process:
+        try:
+            trainings: list[psutil.Process] = []
+            while process.poll() is None and len(trainings) < 2:
+                time.sleep(0.1)
+                below = [child.children() for child in psutil.Process(process.pid).children()]
+                trainings = [child for each in below for child in each if "cifarlib" in child.cmdline()]
+            os.killpg(process.pid, signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    assert said.rstrip().endswith("cifarlib: interrupted; the same command goes on where it stopped")
+    assert len(trainings) == 2 and not any(each.is_running() for each in trainings)
 
 
 def test_shares_are_all_of_it_once(monkeypatch: pytest.MonkeyPatch) -> None:

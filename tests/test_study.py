@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -226,6 +227,23 @@ def test_check_refuses_before_anything_is_trained(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_room_is_asked_for_under_every_seed_and_for_stand_ins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that has room for what the first seed takes, and no more, is refused before anything is trained."""
+    seeds, demo = study(tmp_path, seeds=3), study(tmp_path, weights="pretrain", pretrain_size=20)
+    kept, at_work = models.room(seeds.recipe("level1"))
+    pretrained, pretraining = models.room(demo.recipes["pretrain"])
+    for here, need in ((seeds, 3 * kept + at_work), (demo, kept + pretrained + max(at_work, pretraining))):
+        for free in (need, need - 1):
+            usage = SimpleNamespace(free=free)
+            monkeypatch.setattr("cifarlib.runs.shutil.disk_usage", lambda place, usage=usage: usage)
+            refused = pytest.raises(OSError, match=r"needs up to .* are free there: make room")
+            with refused if free < need else contextlib.nullcontext():
+                here.check("level1")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_trainings_take_is_said_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,8 +255,12 @@ def test_what_trainings_take_is_said_before_anything_starts(
     assert "To train, unless finished: level1, level1_batchnorm\n" in full.expectations(
         "level1", "level1_batchnorm"
     )
+    assert "To train, unless finished: level2, level3\n" in full.expectations("level3")
+    assert "To train, unless finished: level3\n" in full.expectations(runs=["level3"])
     with pytest.raises(ValueError, match="unknown run 'level5'"):
         full.expectations("level5")
+    with pytest.raises(ValueError, match="unknown run 'levle1'"):
+        full.find("levle1")
     assert list(tmp_path.iterdir()) == []
 
     here = study(tmp_path / "runs")

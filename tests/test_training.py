@@ -340,7 +340,7 @@ class Stopped(RunFolder):
         ((1, 1), {"augment": False}),
         ((2, 0), {"augment": False}),
         ((1, 2), {"augment": False, "batchnorm": "train", "trainable": "head"}),
-        ((0, 2), {"augment": False, "precision": "bf16-mixed"}),
+        ((0, 2), {"precision": "bf16-mixed"}),
     ],
 )
 def test_resumed_within_an_epoch_equals_uninterrupted(
