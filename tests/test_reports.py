@@ -147,6 +147,23 @@ def test_levels_run_until_one_fails(made: Any) -> None:
     assert (out / "index.html").resolve().as_uri() in said
 
 
+@pytest.mark.parametrize(
+    ("parameters", "arms"),
+    [
+        ({}, "level1_batchnorm, level2_noaug_frozen, level2_frozen, level2_noaug"),
+        ({"ablation": False, "batchnorm": False, "convnext": True}, "convnext"),
+    ],
+)
+def test_all_that_the_notebooks_train_is_announced(
+    parameters: dict[str, bool], arms: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = {"weights": "none", "train_size": 40, "val_size": 20, "test_size": 20}
+    folders = {"out": tmp_path / "out", "run_root": tmp_path / "runs"}
+    reports.plan((), profile="demo", overrides=overrides, parameters=parameters, **folders)
+    said = capsys.readouterr().out
+    assert f"To train, unless finished: level1, level2, level3, efficientnet, {arms}\n" in said
+
+
 def test_a_notebook_saved_by_colab_is_executed_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Colab saves version 4.0, whose cells have no identifiers."""
     shown = [new_markdown_cell("## Mine"), new_code_cell("print('as changed in Colab')")]
