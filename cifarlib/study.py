@@ -219,7 +219,7 @@ class Study:
         """Say what the levels' trainings take: downloads, room on disk and time. Reads and starts nothing.
 
         It is what they take at most: whether a run is finished is known only from the images, which may have to
-        be downloaded first, and of several seeds some runs need only one.
+        be downloaded first.
 
         Args:
             levels: As for `check`.
@@ -228,7 +228,8 @@ class Study:
         Raises:
             ValueError: an unknown level or run, or torchvision has no such weights for a model.
         """
-        chosen = [self.recipe(name) for name in _runs_of(levels, runs)]
+        needed = self._needed(levels, runs)
+        chosen = [self.recipe(name) for name in needed]
         downloads = {}
         if not self.builtin and not data.holds_images(self.data_root):
             downloads["CIFAR-10"] = data.CIFAR10.size / 2**20
@@ -236,7 +237,7 @@ class Study:
             size = models.download_size(recipe)
             if size is not None:
                 downloads[f"{recipe.weights} weights of {recipe.model.removeprefix('se_')}"] = size
-        kept, at_work = self._room(dict.fromkeys(chosen, len(self.seeds)))
+        kept, at_work = self._room({self.recipe(name): len(seeds) for name, seeds in needed.items()})
         items = ", ".join(f"{what} {size:.0f} MiB" for what, size in downloads.items())
         if "CIFAR-10" in downloads:  # said, lest it was meant to hold images of one's own
             items += f" (data_root {printable(self.data_root)} holds no class folders)"
@@ -250,6 +251,15 @@ class Study:
             f"On disk: up to {most:.1f} GiB, of which the runs keep {kept / 2**30:.1f} GiB\n"
             f"Time: {time}; a training that takes long says beforehand how long"
         )
+
+    def _needed(self, levels: Sequence[str], runs: Sequence[str]) -> dict[str, range]:
+        """Return what is to be trained, and under which seeds: as for `check`; a notebook trains its arms once."""
+        arms = {*recipes.LEVEL1_ARMS, *recipes.ARMS} - {*recipes.LEVELS}
+        needed = {}
+        for level in levels:
+            for name in recipes.LEVELS.get(level, (level,)):
+                needed[name] = range(self.seed, self.seed + 1) if name in arms else self.seeds
+        return needed | dict.fromkeys(runs, self.seeds)
 
     def _room(self, times: Mapping[Recipe, int]) -> tuple[int, int]:
         """Return the bytes that so many runs of each recipe keep, stand-ins included, and those of checkpoints."""
@@ -267,7 +277,7 @@ class Study:
         Args:
             levels: `level1` to `level4`, or runs as for `run`, such as the arms that a notebook trains besides.
                 Level 3 includes level 2, with which it is compared.
-            runs: Runs alone, without what they are compared with.
+            runs: Runs alone, without what they are compared with, each under all of the study's seeds.
             maps: Runs whose class activation maps will be asked for.
 
         Raises:
@@ -283,8 +293,8 @@ class Study:
                     "which say nothing about where: take image_size 33 or more, or dilation=true"
                 )
         print(self.expectations(*levels, runs=runs), flush=True)
-        chosen = [self.recipe(name) for name in _runs_of(levels, runs)]
-        for recipe in chosen:  # what lies here is looked at before anything is downloaded
+        needed = {self.recipe(name): seeds for name, seeds in self._needed(levels, runs).items()}
+        for recipe in needed:  # what lies here is looked at before anything is downloaded
             if recipe.weights not in recipes.NAMED_WEIGHTS:
                 models.room(recipe, models.load_weights(recipe))
         if self.builtin:
@@ -294,8 +304,8 @@ class Study:
         # Of a finished run nothing is needed but that it is whole. The demo's need pretraining to be told apart.
         missing = Counter(
             recipe
-            for recipe in chosen
-            for seed in self.seeds
+            for recipe, seeds in needed.items()
+            for seed in seeds
             if recipe.weights == "pretrain" or self._obtain(recipe.name, seed, train=False) is None
         )
         runs_module.check_disk(self.run_root, sum(self._room(missing)))
@@ -663,12 +673,6 @@ class Study:
             "classes": dict(zip(self.classes, images_of, strict=True)),
             "levels": levels,
         }
-
-
-def _runs_of(levels: Sequence[str], runs: Sequence[str]) -> list[str]:
-    """Return the runs that levels need, or that are named, each once."""
-    needed = [name for level in levels for name in recipes.LEVELS.get(level, (level,))]
-    return list(dict.fromkeys([*needed, *runs]))
 
 
 def _warn_of_repeated(images: data.ImageSet, split: data.Split, what: str) -> None:

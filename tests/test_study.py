@@ -244,6 +244,23 @@ def test_room_is_asked_for_under_every_seed_and_for_stand_ins(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_finished_under_every_seed_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level has a run under each seed, the arm that its notebook trains besides has one."""
+    here = study(tmp_path, seeds=2)
+    both = ("level1", "level1_batchnorm")
+    here.runs("level1")
+    here.run("level1_batchnorm")
+    own, _ = models.room(here.recipe("level1"))
+    monkeypatch.setattr("cifarlib.runs.shutil.disk_usage", lambda place: SimpleNamespace(free=0))
+    study(tmp_path, seeds=2).check(*both)
+    with pytest.raises(OSError, match="needs up to"):
+        study(tmp_path, seeds=3).check(*both)
+    with pytest.raises(OSError, match="needs up to"):  # asked for by its name, it is trained under every seed
+        study(tmp_path, seeds=2).check(runs=["level1_batchnorm"])
+    kept = re.findall(r"keep ([\d.]+) GiB", study(tmp_path, seeds=39).expectations(*both))
+    assert float(kept[0]) == pytest.approx((39 + 1) * own / 2**30, abs=0.05)
+
+
 def test_what_trainings_take_is_said_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
