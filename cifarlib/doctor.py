@@ -123,13 +123,12 @@ def _problem(name: str, error: Exception) -> Check:
 
 def _arms(by_name: Mapping[str, Recipe]) -> list[Recipe]:
     """Return what the notebooks of levels 1 and 2 train besides by default; ConvNeXt has to be asked for."""
-    return [by_name[name] for name in dict.fromkeys((*recipes.LEVEL1_ARMS, *recipes.ARMS)) if name not in _MAIN]
+    return [by_name[name] for name in recipes.COMPARED]
 
 
 def _stand_ins(by_name: Mapping[str, Recipe]) -> list[Recipe]:
     """Return the trainings that make the stand-ins for ImageNet weights, an architecture each."""
-    names = {by_name[name].model.removeprefix("se_") for name in _MAIN if by_name[name].weights == "pretrain"}
-    return [replace(by_name["pretrain"], name=f"pretrain_{model}", model=model) for model in sorted(names)]
+    return recipes.stand_ins(by_name, (by_name[name] for name in _MAIN))
 
 
 # --- Software ----------------------------------------------------------------------------------------------
@@ -258,10 +257,8 @@ def _memory(by_name: Mapping[str, Recipe], source: _Source, device: torch.device
 
 def _room_for_runs(chosen: Profile, by_name: Mapping[str, Recipe]) -> int:
     """Return the bytes that the runs of all four levels and of their arms keep, and the checkpoints at work."""
-    under_every_seed = [models.room(by_name[name]) for name in _MAIN]
-    once = [models.room(recipe) for recipe in (*_arms(by_name), *_stand_ins(by_name))]
-    kept = chosen.seeds * sum(kept for kept, _ in under_every_seed) + sum(kept for kept, _ in once)
-    return kept + max(at_work for _, at_work in (*under_every_seed, *once))
+    times = {by_name[name]: chosen.seeds for name in _MAIN}
+    return sum(models.room_of(times | dict.fromkeys((*_arms(by_name), *_stand_ins(by_name)), 1)))
 
 
 def _disk(name: str, folder: Path, need: int) -> Check:

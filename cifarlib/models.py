@@ -550,6 +550,12 @@ def room(recipe: Recipe, weights: Mapping[str, Tensor] | None = None) -> tuple[i
     return 4 * total, 3 * 4 * 3 * trainable  # three checkpoints of weights and Adam's two moments
 
 
+def room_of(times: Mapping[Recipe, int]) -> tuple[int, int]:
+    """Return how many bytes so many runs of each recipe keep on disk, and how many more are needed at work."""
+    rooms = [(n, *room(recipe)) for recipe, n in times.items()]
+    return sum(n * kept for n, kept, _ in rooms), max((at_work for *_, at_work in rooms), default=0)
+
+
 @torch.no_grad()
 def multiply_adds(model: nn.Module, image_size: int) -> int:
     """Count the multiply-adds of convolutions and linear layers that the prediction of one image takes."""

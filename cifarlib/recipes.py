@@ -215,9 +215,24 @@ LEVELS: dict[str, tuple[str, ...]] = {
 }
 
 
+# What notebooks train besides, to compare a level with: once, under whatever seeds the levels are trained.
+COMPARED = tuple(name for name in (*LEVEL1_ARMS, *ARMS) if name not in LEVELS)
+
+
 def members(name: str) -> tuple[str, ...]:
     """Return the runs whose vote `name` is: level 4's two members; any other is its own."""
     return LEVELS["level4"] if name == "level4" else (name,)
+
+
+def stand_in(by_name: Mapping[str, Recipe], model: str) -> Recipe:
+    """Return the training that makes the demo's stand-in for an architecture's ImageNet weights."""
+    return replace(by_name["pretrain"], name=f"pretrain_{model}", model=model)
+
+
+def stand_ins(by_name: Mapping[str, Recipe], chosen: Iterable[Recipe]) -> list[Recipe]:
+    """Return those trainings that the chosen recipes start from, one an architecture."""
+    models = {recipe.model.removeprefix("se_") for recipe in chosen if recipe.weights == "pretrain"}
+    return [stand_in(by_name, model) for model in sorted(models)]
 
 
 def documented_recipe(name: str) -> Recipe:

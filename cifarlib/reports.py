@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     from cifarlib.study import Study
 
 LEVELS = tuple(documented.LEVELS)
+# What a level's notebook trains besides, by the parameter that asks for it.
+_ASKED_FOR = {
+    "level1": ("batchnorm", tuple(recipes.LEVEL1_ARMS)),
+    "level2": ("ablation", tuple(recipes.ARMS)),
+    "level4": ("convnext", ("convnext",)),
+}
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -183,20 +189,11 @@ def plan(
     return request
 
 
-def _arms(job: Job, declared: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _arms(job: Job, declared: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
     """Return what a level's notebook trains besides the level, by its parameters or what they are by default."""
-    arms: dict[str, Sequence[str]] = {}  # by the parameter that asks for them
-    if job.level == "level1":
-        arms["batchnorm"] = list(recipes.LEVEL1_ARMS)
-    elif job.level == "level2":
-        arms["ablation"] = list(recipes.ARMS)
-    elif job.level == "level4":
-        arms["convnext"] = ["convnext"]
-    found: list[str] = []
-    for name, runs in arms.items():
-        if name in declared and job.parameters.get(name, declared[name]["default"]) in (True, "True"):
-            found += runs
-    return found
+    name, arms = _ASKED_FOR.get(job.level, ("", ()))
+    on = name in declared and job.parameters.get(name, declared[name]["default"]) in (True, "True")
+    return arms if on else ()
 
 
 def find_notebook(level: str, notebooks: str | Path | None = None) -> Path:

@@ -228,8 +228,7 @@ class Study:
         Raises:
             ValueError: an unknown level or run, or torchvision has no such weights for a model.
         """
-        needed = self._needed(levels, runs)
-        chosen = [self.recipe(name) for name in needed]
+        chosen = self._needed(levels, runs)
         downloads = {}
         if not self.builtin and not data.holds_images(self.data_root):
             downloads["CIFAR-10"] = data.CIFAR10.size / 2**20
@@ -237,7 +236,7 @@ class Study:
             size = models.download_size(recipe)
             if size is not None:
                 downloads[f"{recipe.weights} weights of {recipe.model.removeprefix('se_')}"] = size
-        kept, at_work = self._room({self.recipe(name): len(seeds) for name, seeds in needed.items()})
+        kept, at_work = self._room({recipe: len(seeds) for recipe, seeds in chosen.items()})
         items = ", ".join(f"{what} {size:.0f} MiB" for what, size in downloads.items())
         if "CIFAR-10" in downloads:  # said, lest it was meant to hold images of one's own
             items += f" (data_root {printable(self.data_root)} holds no class folders)"
@@ -252,22 +251,16 @@ class Study:
             f"Time: {time}; a training that takes long says beforehand how long"
         )
 
-    def _needed(self, levels: Sequence[str], runs: Sequence[str]) -> dict[str, range]:
+    def _needed(self, levels: Sequence[str], runs: Sequence[str]) -> dict[Recipe, range]:
         """Return what is to be trained, and under which seeds: as for `check`; a notebook trains its arms once."""
-        arms = {*recipes.LEVEL1_ARMS, *recipes.ARMS} - {*recipes.LEVELS}
-        needed = {}
-        for level in levels:
-            for name in recipes.LEVELS.get(level, (level,)):
-                needed[name] = range(self.seed, self.seed + 1) if name in arms else self.seeds
-        return needed | dict.fromkeys(runs, self.seeds)
+        names = [name for level in levels for name in recipes.LEVELS.get(level, (level,))]
+        once = range(self.seed, self.seed + 1)
+        needed = {self.recipe(name): once if name in recipes.COMPARED else self.seeds for name in names}
+        return needed | {self.recipe(name): self.seeds for name in runs}
 
     def _room(self, times: Mapping[Recipe, int]) -> tuple[int, int]:
         """Return the bytes that so many runs of each recipe keep, stand-ins included, and those of checkpoints."""
-        stand_ins = {recipe.model.removeprefix("se_") for recipe in times if recipe.weights == "pretrain"}
-        every = {**times, **{self._stand_in(model): 1 for model in stand_ins}}
-        rooms = {recipe: models.room(recipe) for recipe in every}
-        kept = sum(every[recipe] * own for recipe, (own, _) in rooms.items())
-        return kept, max((at_work for _, at_work in rooms.values()), default=0)
+        return models.room_of({**times, **dict.fromkeys(recipes.stand_ins(self.recipes, times), 1)})
 
     def check(self, *levels: str, runs: Sequence[str] = (), maps: Sequence[str] = ()) -> None:
         """Say what the levels' trainings take, and refuse now what they would refuse later; trains nothing.
@@ -293,7 +286,7 @@ class Study:
                     "which say nothing about where: take image_size 33 or more, or dilation=true"
                 )
         print(self.expectations(*levels, runs=runs), flush=True)
-        needed = {self.recipe(name): seeds for name, seeds in self._needed(levels, runs).items()}
+        needed = self._needed(levels, runs)
         for recipe in needed:  # what lies here is looked at before anything is downloaded
             if recipe.weights not in recipes.NAMED_WEIGHTS:
                 models.room(recipe, models.load_weights(recipe))
@@ -323,14 +316,10 @@ class Study:
     def _pretrain_images(self) -> tuple[data.ImageSet, data.ImageSet]:
         return data.pretrain_set(self.profile.pretrain_size, n_val=500, seed=self.profile.split_seed)
 
-    def _stand_in(self, model: str) -> Recipe:
-        """Return the recipe of the demo's stand-in for an architecture's ImageNet weights."""
-        return replace(self.recipes["pretrain"], name=f"pretrain_{model}", model=model)
-
     def _pretrained(self, model: str, *, train: bool) -> Run | None:
         """Return the run that makes the demo's stand-in for ImageNet weights: a run like any other."""
         if model not in self._stand_ins:
-            recipe = self._stand_in(model)
+            recipe = recipes.stand_in(self.recipes, model)
             run = self._trained(recipe, recipe.weights, *self._pretrain_images, None, train=train)
             if run is None:
                 return None
