@@ -274,6 +274,7 @@ def nbval(folder: Path, names: list[str]) -> subprocess.CompletedProcess[str]:
     """Run nbval in fresh processes; the kernels' folder is the notebooks', where no run has been kept."""
     command = [sys.executable, "-m", "pytest", "--nbval", "-q", "--color=no", "-p", "no:cacheprovider"]
     command += [
+        "-rN",  # no summary: where CI is set, it would print every failure a second time
         "-c",
         os.devnull,
         f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}",
