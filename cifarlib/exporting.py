@@ -104,7 +104,8 @@ def export(path: str | Path, out: str | Path | None = None, *, say: Callable[[st
     t, _ = _calibration(run)
     deployed = Deployed(run, t).eval()
     size = predicting.stored_size(run)
-    pictures = torch.randint(0, 256, (3, size, size, 3), generator=torch.manual_seed(0), dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (3, size, size, 3), generator=generator, dtype=torch.uint8)
     say(f"Exporting {run.path}: translating the model, a minute or less")
     program = _convert(deployed, pictures[:2])
     model = program.model_proto

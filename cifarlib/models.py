@@ -155,7 +155,8 @@ def build(recipe: Recipe, num_classes: int, weights: Mapping[str, Tensor] | None
         ValueError: `weights` are of another architecture; names the first keys that do not fit.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+        # torch.manual_seed would seed the GPU too, whose state is not restored here and is not used.
+        torch.default_generator.manual_seed(recipe.seed)
         net = _backbone(recipe)
         if weights is not None:
             _load_backbone(net, weights, recipe)

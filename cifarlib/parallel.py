@@ -72,10 +72,9 @@ def together(part: Tensor, n: int) -> Tensor:
     """Return all `n` rows, of which each process has computed its share."""
     if world() == 1:
         return part
-    whole = part.new_zeros((n, *part.shape[1:]))
-    if part.ndim == 4:
-        whole = whole.to(memory_format=torch.channels_last)
-    whole[share(n)] = part
+    layout = torch.channels_last if part.ndim == 4 else torch.contiguous_format
+    whole = torch.empty((n, *part.shape[1:]), dtype=part.dtype, device=part.device, memory_format=layout)
+    whole.zero_()[share(n)] = part
     torch.distributed.all_reduce(whole)  # zeros added to numbers change none of them
     return whole
 

@@ -32,6 +32,7 @@ import pandas as pd
 import psutil
 import torch
 import torch.nn.functional as F
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 
 from cifarlib import data, models, parallel, progress
@@ -120,6 +121,8 @@ class Engine:
             devices=([device.index or 0] if device.type == "cuda" else 1) if alone else local,
             num_nodes=parallel.world() // local,
             precision=self.precision,  # type: ignore[arg-type]
+            # Alone in a SLURM job, it would count the job's tasks and refuse to start.
+            plugins=[LightningEnvironment()] if alone else None,
         )
         parallel.join()
         self.fabric.launch()
@@ -221,22 +224,27 @@ class Engine:
 
         `features` are the images' trunk features, where they have been computed before.
         """
+        share = parallel.share(len(images))
+        mine = self.own_logits(images[share], None if features is None else features[share])
+        return parallel.together(mine, len(images))
+
+    @torch.no_grad()
+    def own_logits(self, images: Tensor, features: Tensor | None = None) -> Tensor:
+        """Return `logits` of images that are all this process's, which shares them with no other."""
         tail = self.model.tail
         was_training = tail.training
         tail.eval()
-        share = parallel.share(len(images))
-        mine = images[share] if features is None else features[share]
         out: list[Tensor] = []
 
         def compute(rows: slice) -> None:
-            x = self.features(mine[rows].to(self.device)) if features is None else mine[rows]
+            x = self.features(images[rows].to(self.device)) if features is None else features[rows]
             out.append(tail(x).float())
 
         with self.fabric.autocast():
-            for rows in self._slices(len(mine)):
+            for rows in self._slices(len(images)):
                 self._within_memory(rows, compute)
         tail.train(was_training)
-        return parallel.together(torch.cat(out), len(images))
+        return torch.cat(out)
 
     def probs(self, images: Tensor) -> np.ndarray:
         """Return class probabilities [N, C] float32 of stored images."""
@@ -376,7 +384,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds an image, from a few timed batches.
+    """Seconds an image, from a few timed batches, of which each of several processes takes its share.
 
     `forward` is the trunk on stored images, `judge` the tail without training, `step` the tail's training step,
     `resident` trunk and step on one prepared batch, `real` the same on new images, augmented and prepared.
@@ -418,16 +426,17 @@ def measure_pace(engine: Engine, train: ImageSet, *, repeats: int | None = None)
         with torch.random.fork_rng(devices=[device] if cuda else []):
             trial = Trainer(engine, train)
             trial.tail.train()
-            resident = engine.inputs(train.images[index], augment=recipe.augment)
-            y = train.labels[index]
+            mine = index[parallel.share(count)]
+            resident = engine.inputs(train.images[mine], augment=recipe.augment)
+            y = train.labels[mine]
 
             kept = engine.through_trunk(resident)
             tasks: dict[str, Callable[[], Any]] = {
-                "real": lambda: trial.step(*trial.batch(index), 0.0),
-                "resident": lambda: trial.step(engine.through_trunk(resident, training=True), y, 0.0),
-                "step": lambda: trial.step(kept, y, 0.0),
-                "forward": lambda: engine.features(train.images[index]),
-                "judge": lambda: engine.logits(train.images[index], kept),
+                "real": lambda: trial.step(*trial.batch(index), 0.0, count),
+                "resident": lambda: trial.step(engine.through_trunk(resident, training=True), y, 0.0, count),
+                "step": lambda: trial.step(kept, y, 0.0, count),
+                "forward": lambda: engine.features(train.images[mine]),
+                "judge": lambda: engine.own_logits(train.images[mine], kept),
             }
 
             def seconds(name: str, times: int = block) -> float:
@@ -588,20 +597,7 @@ def _fit(
             engine.fold()
     history: list[dict[str, float]] = state["history"]
 
-    # Whether features are kept is decided once in a run's life: batches of another size round differently, and
-    # a resumed run is to be the same to the last bit.
-    if state["cached_train"] is None:
-        possible = cache and len(engine.model.trunk) > 0 and not engine.drifts
-        like = engine.features(train.images[:2]) if possible else None
-        keep_train = parallel.agree(like is not None and not recipe.augment and engine.fits(len(train), like))
-        rest = len(val) + (len(train) if keep_train else 0)
-        keep_val = parallel.agree(like is not None and engine.fits(rest, like))
-        state |= {"cached_train": keep_train, "cached_val": keep_val}
-    elif device.type == "cuda" and state["cached_val"]:  # kept by a GPU with more memory, perhaps
-        like = engine.features(train.images[:2])
-        state["cached_train"] &= parallel.agree(engine.fits(len(train), like))
-        rest = len(val) + (len(train) if state["cached_train"] else 0)
-        state["cached_val"] = parallel.agree(engine.fits(rest, like))
+    state |= _kept_features(engine, train, len(val), cache, state)
 
     remaining = recipe.epochs - state["epoch"]
     if remaining * trainer.steps >= _WORTH_TIMING:
@@ -676,6 +672,28 @@ def _fit(
         "trainable_parameters": trainable,
     }
     return Fitted(frame, train_accuracy, val_logits.softmax(dim=1).cpu().numpy(), cost)
+
+
+def _kept_features(
+    engine: Engine, train: ImageSet, n_val: int, cache: bool, state: dict[str, Any]
+) -> dict[str, bool]:
+    """Say of which images the trunk's features are kept: `cached_train` and `cached_val`.
+
+    It is decided once in a run's life: batches of another size round differently, and a resumed run is to be the
+    same to the last bit. Only what does not fit in a GPU's memory is given up later.
+    """
+    keep_train, keep_val = state["cached_train"], state["cached_val"]
+    if keep_train is None:
+        keep_val = cache and len(engine.model.trunk) > 0 and not engine.drifts
+        keep_train = keep_val and not engine.recipe.augment
+    elif engine.device.type != "cuda":  # else kept by a GPU with more memory, perhaps
+        return {"cached_train": keep_train, "cached_val": keep_val}
+    if keep_train or keep_val:
+        like = engine.features(train.images[:2])
+        keep_train = parallel.agree(keep_train and engine.fits(len(train), like))
+        rest = n_val + (len(train) if keep_train else 0)
+        keep_val = parallel.agree(keep_val and engine.fits(rest, like))
+    return {"cached_train": keep_train, "cached_val": keep_val}
 
 
 def _forecast(pace: Pace, recipe: Recipe, n: int, n_val: int, epochs: int, state: dict[str, Any]) -> str:

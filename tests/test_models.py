@@ -252,10 +252,15 @@ def test_dilation_doubles_the_last_map_and_adds_nothing(level2: Classifier) -> N
 
 
 @pytest.mark.parametrize("name", ["level2", "level3", "efficientnet"])
-def test_a_seed_decides_every_initial_value_and_leaves_the_global_generator_alone(name: str) -> None:
+def test_a_seed_decides_every_initial_value_and_leaves_the_global_generators_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []  # given to GPUs, or kept for them where there is none
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
     state = torch.get_rng_state()
     first = build(recipe(name, seed=5), 4)
     assert torch.equal(torch.get_rng_state(), state)
+    assert seeds == []
     torch.rand(7)  # what was drawn before must not matter
     assert same(build(recipe(name, seed=5), 4).state_dict(), first.state_dict())
     other = build(recipe(name, seed=6), 4).state_dict()

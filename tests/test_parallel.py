@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -51,7 +52,37 @@ SCRIPT = f"""
     study = Study("demo", run_root=sys.argv[1], overrides={SMALL}, checkpoint_seconds=0)
     for name in sys.argv[2:]:
         run = study.run(name)
-    print("process", parallel.rank(), "of", parallel.world(), flush=True)
+    # All write to one pipe: the first process is done before the others, and a line is written at once.
+    sys.stdout.flush()
+    parallel.wait()
+    os.write(1, f"process {{parallel.rank()}} of {{parallel.world()}}\\n".encode())
+"""
+
+# What the parts of a model see while the pace is measured in batches of 13, and what `together` takes of memory.
+MEASURED = """
+    import json, os
+    from dataclasses import replace
+    import torch
+    torch.set_num_threads(1)
+    from cifarlib import data, models, parallel, recipes, training
+
+    recipe = replace(recipes.LEVEL1, weights="none", image_size=32, batch_size=13, precision="32-true")
+    split = data.load(replace(recipes.DEMO, train_size=20, val_size=10, test_size=10), image_size=32)
+    engine = training.Engine(models.build(recipe, 10), recipe, torch.device("cpu"))
+    seen = {"trunk": [], "tail": []}
+    for name, part in (("trunk", engine._trunk), ("tail", engine.model.tail)):
+        part.register_forward_pre_hook(lambda module, args, name=name: seen[name].append(len(args[0])))
+    training.measure_pace(engine, split.train)
+    found = {name: sorted(set(sizes)) for name, sizes in seen.items()}
+
+    expected = torch.arange(13 * 8 * 16 * 16.0).reshape(13, 8, 16, 16)
+    part = expected[parallel.share(13)]
+    with torch.profiler.profile(profile_memory=True) as profile:
+        whole = parallel.together(part, 13)
+    found["right"] = torch.equal(whole, expected) and whole.is_contiguous(memory_format=torch.channels_last)
+    taken = sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages())
+    found["buffers"] = taken / whole.nbytes
+    os.write(1, (json.dumps(found | {"rank": parallel.rank()}) + "\\n").encode())
 """
 
 
@@ -64,8 +95,12 @@ def finished(command: list[str]) -> str:
 
 
 def train(root: Path, *names: str, processes: int) -> str:
+    return started(SCRIPT, root, *names, processes=processes)
+
+
+def started(source: str, root: Path, *names: str, processes: int) -> str:
     script = root / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT))
+    script.write_text(textwrap.dedent(source))
     command = [sys.executable, str(script), str(root), *names]
     if processes > 1:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--log-dir={os.devnull}"]
@@ -105,6 +140,15 @@ def test_the_first_process_alone_speaks_and_all_finish(both: tuple[Path, Path, s
         "process 0 of 2",
         "process 1 of 2",
     ]
+
+
+def test_each_process_times_its_share_and_gathers_into_one_buffer(tmp_path: Path) -> None:
+    """A process that timed the whole batch would take its arithmetic for twice as slow as training is."""
+    printed = started(MEASURED, tmp_path, processes=2)
+    found = sorted((json.loads(line) for line in printed.splitlines()), key=lambda each: each["rank"])
+    assert [(each["trunk"], each["tail"]) for each in found] == [([6], [6]), ([7], [7])]
+    assert all(each["right"] for each in found)
+    assert all(each["buffers"] < 1.5 for each in found)
 
 
 def test_what_one_process_began_two_of_the_command_line_finish(

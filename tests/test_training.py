@@ -129,6 +129,40 @@ def test_the_cache_is_refused_where_memory_is_short(
     assert not fitted.cost["cached_features"]
 
 
+@pytest.mark.parametrize(
+    ("kept", "free", "expected"),
+    [
+        ((True, True), 68, (True, True)),
+        ((True, True), 67, (True, False)),
+        ((True, True), 47, (False, True)),
+        ((True, False), 48, (True, False)),  # what was not kept is not begun
+        ((True, False), 47, (False, False)),
+        ((False, True), 20, (False, True)),
+        ((False, True), 19, (False, False)),
+        ((False, False), 99, (False, False)),
+    ],
+)
+def test_a_smaller_gpu_gives_up_what_does_not_fit_it(
+    images: tuple[ImageSet, ImageSet], kept: tuple[bool, bool], free: int, expected: tuple[bool, bool]
+) -> None:
+    """Free memory is counted in images' features here; on a CPU a resumed run goes on as it was."""
+    engine = training.Engine(models.build(LEVEL1, 10), LEVEL1, CPU)
+    engine._free_memory = lambda: free * 2048 * 4  # type: ignore[method-assign]
+    state = dict(zip(("cached_train", "cached_val"), kept, strict=True))
+    for device, wanted in ((CPU, kept), (torch.device("cuda"), expected)):
+        engine.device = device
+        found = training._kept_features(engine, images[0], len(images[1]), True, state)
+        assert (found["cached_train"], found["cached_val"]) == wanted
+
+
+def test_a_process_alone_in_a_job_of_several_tasks_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a notebook or a script runs in a SLURM job without srun."""
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    engine = training.Engine(models.build(LEVEL1, 10), LEVEL1, CPU)
+    assert engine.fabric.world_size == 1
+
+
 def test_features_logits_and_probs_agree_with_the_plain_model(images: tuple[ImageSet, ImageSet]) -> None:
     """The folded trunk and the batching of the engine give what the model itself gives."""
     model = models.build(LEVEL2, 10).eval()
