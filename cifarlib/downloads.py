@@ -74,10 +74,10 @@ def fetch(
     with download.alone():
         if download.hash(target) == download.digest:  # by the process that was waited for
             return target
-        shown = _amount(size) if isinstance(size, int) else size
+        whole = _amount(size) if isinstance(size, int) else size
         have = download.have()
         _say(
-            f"Downloading {target.name}{f' ({shown})' if shown else ''} to {target.parent}."
+            f"Downloading {target.name}{f' ({whole})' if whole else ''} to {target.parent}."
             + (f" Of an earlier download {_amount(have)} are there." if have else "")
         )
         began = time.monotonic()
@@ -85,7 +85,7 @@ def fetch(
             try:
                 download.take(url)
             except _Failure as failure:
-                failures.append(f"{_shown(url)}: {failure}")
+                failures.append(f"{shown(url)}: {failure}")
                 _say(failures[-1] + (". Trying the next mirror." if number < len(urls) else "."))
             else:
                 download.finish()
@@ -112,6 +112,14 @@ def is_address(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # no number as the port, or half of an IPv6 address
         return False
+
+
+def shown(url: str) -> str:
+    """Return an address without the password or token it may carry: what is said ends up in reports.
+
+    What is no address comes back, too, without what would be its password or token.
+    """
+    return re.sub(r"^([^/]*//)?[^/]*@", r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 class _Failure(Exception):
@@ -245,7 +253,7 @@ class _Download:
                 if self.have() <= have or resumes == RESUMES:
                     raise
                 resumes += 1
-                _say(f"{_shown(url)}: {failure}. Going on from there ({resumes} of {RESUMES}).")
+                _say(f"{shown(url)}: {failure}. Going on from there ({resumes} of {RESUMES}).")
                 continue
             found = self.hash(self.part)
             if found == self.digest:
@@ -254,7 +262,7 @@ class _Download:
             if restarted or not continued:
                 raise _Failure(f"sends another file: its {self.algorithm} is {found}, not {self.digest}")
             restarted = True  # the wrong bytes may be those that were there before
-            _say(f"{_shown(url)}: continued, the file has another {self.algorithm}. Once more from the start.")
+            _say(f"{shown(url)}: continued, the file has another {self.algorithm}. Once more from the start.")
 
     def _receive(self, url: str, start: int) -> bool:
         """Write what a mirror sends to the part, from byte `start` on if it can; return whether it could."""
@@ -363,12 +371,6 @@ def _why(error: BaseException) -> str:
         within = within or getattr(error, "reason", None)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return re.sub(r"^.*?(?=Failed to )", "", " ".join(text.split()))  # without the connection's name
-
-
-def _shown(url: str) -> str:
-    """Return an address without the password or token it may carry: what is said ends up in reports."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _free(folder: Path) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cifarlib import data, decoding, evaluation, models, recipes, runs, training
-from cifarlib.runs import Run, RunError
+from cifarlib.runs import Found, Run, RunError
 from cifarlib.text import printable
 
 # A calibrated probability says how often such predictions are right: below one half they are more often wrong.
@@ -27,6 +27,8 @@ OVERLAY = ".cam.png"  # how the names of overlays end; among images they are pas
 PIECE = 256  # pictures that are best decoded and predicted at a time: so many fit into memory
 
 _STUDIED = ("level1", "level2", "level3", "convnext", "efficientnet")  # what may be chosen, if nothing is named
+_SOURCES = {"cifar10": "CIFAR-10", "folder": "images from a folder", "synthetic": "built-in drawings"}
+_NAMED = 3  # classes that are named of many
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,15 @@ def opened(path: str | Path) -> Run:
 def choose(root: str | Path, say: Callable[[str], None] = print) -> list[Run]:
     """Return the best finished run in a run root: both members of level 4, else the highest level's.
 
-    Members have the same images and the same seed. Of several the newest counts; a damaged one is named and
-    passed over.
+    Only runs on the images of the newest one are compared. Members have the same images and the same seed. Of
+    several the newest counts; a damaged one is named and passed over.
 
     Args:
         root: A study's run_root.
-        say: Takes the line that says which was chosen, or why one was not.
+        say: Takes the line that says which was chosen and what it was trained on, or why one was not.
 
     Raises:
-        RunError: there is no finished run.
+        RunError: there is no finished run, or the folder cannot be listed.
         NotADirectoryError: `root` is a file.
         FileNotFoundError: there is no such folder.
     """
@@ -115,28 +117,47 @@ def choose(root: str | Path, say: Callable[[str], None] = print) -> list[Run]:
         for each in runs.survey(root, verify=False)
         if each.state == "finished" and each.recipe is not None and each.recipe.name in _STUDIED
     ]
-    by_name = {name: [each for each in found if each.recipe and each.recipe.name == name] for name in _STUDIED}
-    first, second = recipes.LEVELS["level4"]
-    candidates = [
-        [a, b]
-        for a in by_name[first]
-        for b in by_name[second]
-        if a.recipe and b.recipe and (a.data, a.recipe.seed) == (b.data, b.recipe.seed)
-    ]
-    for name in ("level3", "level2", "level1", "convnext", "efficientnet"):
-        candidates += [[each] for each in by_name[name]]
-    for members in candidates:
+    # A run root may hold a demonstration's drawings beside the user's own images: a higher level of the ones knows
+    # nothing of the others.
+    by_images: dict[tuple[str, tuple[str, ...]], list[Found]] = {}
+    for each in found:
+        by_images.setdefault((each.data, each.classes), []).append(each)
+    for members in (members for group in by_images.values() for members in _candidates(group)):
         try:
             opened = [runs.open_run(each.path) for each in members]
         except RunError as error:
             say(f"not used: {error}")
             continue
         what = "the ensemble of " if len(opened) > 1 else ""
-        say(f"Predicting with {what}{' and '.join(str(run.path) for run in opened)}")
+        paths = " and ".join(str(run.path) for run in opened)
+        say(f"Predicting with {what}{paths}, trained on {_images(opened[0])}")
         return opened
     raise RunError(
         f"no finished run of a level under {root}: train one first (cifarlib train level2), or name one with --run"
     )
+
+
+def _candidates(found: Sequence[Found]) -> list[list[Found]]:
+    """Return which runs on the same images may predict, together or alone, the best first."""
+    by_name = {name: [each for each in found if each.recipe and each.recipe.name == name] for name in _STUDIED}
+    first, second = recipes.LEVELS["level4"]
+    candidates = [
+        [a, b]
+        for a in by_name[first]
+        for b in by_name[second]
+        if a.recipe and b.recipe and a.recipe.seed == b.recipe.seed
+    ]
+    for name in ("level3", "level2", "level1", "convnext", "efficientnet"):
+        candidates += [[each] for each in by_name[name]]
+    return candidates
+
+
+def _images(run: Run) -> str:
+    """Say in short what a run was trained on: built-in drawings: airplane, automobile, bird, ... (10 classes)."""
+    names = [printable(name) for name in run.classes]
+    if len(names) > _NAMED + 1:
+        names = [*names[:_NAMED], f"... ({len(names)} classes)"]
+    return f"{_SOURCES.get(str(run.metrics.get('source')), 'images')}: {', '.join(names)}"
 
 
 class Predictor:

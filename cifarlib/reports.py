@@ -19,6 +19,7 @@ import json
 import math
 import os
 import re
+import secrets
 import sys
 import tempfile
 import time
@@ -40,12 +41,6 @@ if TYPE_CHECKING:
     from cifarlib.study import Study
 
 LEVELS = tuple(documented.LEVELS)
-# What a level's notebook trains besides, by the parameter that asks for it.
-_ASKED_FOR = {
-    "level1": ("batchnorm", tuple(recipes.LEVEL1_ARMS)),
-    "level2": ("ablation", tuple(recipes.ARMS)),
-    "level4": ("convnext", ("convnext",)),
-}
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -140,7 +135,7 @@ def plan(
 
     Raises:
         ValueError: an unknown level, profile, parameter or field, named with the nearest right one, a value
-            of the wrong type, or a folder that holds another study's reports.
+            of the wrong type, or a folder that holds another study's reports, or what is no report.
         OSError: a level's notebook is missing, the images or weights cannot be had, or nothing can be written.
         MemoryError: the images do not fit into memory.
         ModuleNotFoundError: papermill, nbconvert or ipykernel is missing; the message names the extra.
@@ -189,11 +184,11 @@ def plan(
     return request
 
 
-def _arms(job: Job, declared: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
+def _arms(job: Job, declared: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what a level's notebook trains besides the level, by its parameters or what they are by default."""
-    name, arms = _ASKED_FOR.get(job.level, ("", ()))
-    on = name in declared and job.parameters.get(name, declared[name]["default"]) in (True, "True")
-    return arms if on else ()
+    asked = {name: arms for name, arms in recipes.ASKED_FOR[job.level].items() if name in declared}
+    on = [name for name in asked if job.parameters.get(name, declared[name]["default"]) in (True, "True")]
+    return [arm for name in on for arm in asked[name]]
 
 
 def find_notebook(level: str, notebooks: str | Path | None = None) -> Path:
@@ -502,7 +497,10 @@ def _failure(executed: nbformat.NotebookNode, source: nbformat.NotebookNode, err
 def _scrubber(request: Plan) -> Callable[[Any], Any]:
     """Return a function that takes this machine's paths out of text, also within lists and dicts."""
     roots = {"run_root": request.study.run_root, "data_root": request.study.data_root}
-    places = {str(Path.home()): "~", sys.prefix: "{environment}", str(ROOT): ".", str(Path.cwd()): "."}
+    places: dict[str, str] = {}
+    with contextlib.suppress(RuntimeError):  # without HOME, a user whom the system does not know has no home
+        places[str(Path.home())] = "~"
+    places |= {sys.prefix: "{environment}", str(ROOT): ".", str(Path.cwd()): "."}
     places |= {str(path): f"{{{name}}}" for name, path in roots.items() if path.is_absolute()}
     # The longest first, and never a root such as "/".
     ordered = sorted((place for place in places if len(Path(place).parts) > 1), key=len, reverse=True)
@@ -567,7 +565,8 @@ def _write_notebook(path: Path, notebook: nbformat.NotebookNode) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader finds the old one or the new one, never half of one."""
-    temporary = path.with_name(f".{path.name}.part")
+    # Of its own, since another report may be written into the same folder.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
@@ -630,14 +629,48 @@ def _version(name: str) -> str:
 
 
 def _read_results(folder: Path) -> dict[str, Any] | None:
+    """Return what a report folder's results.json holds, None where there is none.
+
+    Raises:
+        ValueError: it is no report's.
+    """
     path = folder / "results.json"
     if not path.is_file():
         return None
     try:
         results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is not readable as JSON: delete it, or choose another --out") from None
+    if fault := _fault(results):
+        raise ValueError(f"{folder} holds a results.json that is no report's ({fault}): choose another folder")
     return results
+
+
+def _fault(results: Any) -> str:
+    """Say why JSON is no report's results, as far as they are read again; "" where they are.
+
+    Many programs write a file of that name, and what it names as pages is overwritten and deleted.
+    """
+    if not isinstance(results, dict):
+        return f"it is a {type(results).__name__}"
+    kinds = {"profile": str, "notebooks": dict, "pages": dict, "data": dict | None}
+    for key, kind in kinds.items():
+        if key not in results or not isinstance(results[key], kind):
+            return f"its {key} is {'of another kind' if key in results else 'missing'}"
+    if results["data"] is not None and not isinstance(results["data"].get("fingerprint"), str):
+        return "its data has no fingerprint"
+    if not isinstance(results.get("note", ""), str):
+        return "its note is of another kind"
+    for level, page in results["pages"].items():
+        whole = isinstance(page, dict) and isinstance(page.get("failure", ""), str)
+        if not whole or not _is_name(page.get("notebook"), ".ipynb") or not _is_name(page.get("page"), ".html"):
+            return f"its page {level!a:.20} names no notebook and page in this folder"
+    return ""
+
+
+def _is_name(value: Any, suffix: str) -> bool:
+    """Say whether a value is the bare name of a file with that suffix."""
+    return isinstance(value, str) and Path(value).name == value and Path(value).suffix == suffix
 
 
 def _strict(value: Any) -> Any:
@@ -853,10 +886,11 @@ def _is_drawing(source: str) -> bool:
     return sum(grey.histogram()[250:]) > 0.85 * grey.width * grey.height
 
 
-# A number, or several such as an interval, each perhaps with a sign and a unit. Digits are taken whole (*+), or a
-# class named with thirty of them and a letter would be split in a billion ways.
-_ONE = r"(< )?[-+<>~\u2212\u00b1]?\d[\d,.]*+(e[+-]?\d+)?( ?(%|s|ms|min|h|px|MB|GB|GiB|pp|points?|images/s))?"
-_NUMBER = re.compile(rf"[(\[]?{_ONE}(,? ?(to|\u2013|[-/(\[\u00b1])? ?{_ONE}[)\]]?)*[)\]]?")
+# A number, or several such as an interval, each perhaps with a sign and a unit. Every part is taken for good (?+,
+# *+): a blank, a digit and a minus could each belong to two parts, and a cell of thirty numbers and a letter would
+# be split in a billion ways before it is known to be text.
+_ONE = r"(< )?+[-+<>~\u2212\u00b1]?+\d[\d,.]*+(e[+-]?\d++)?+( ?(%|s|ms|min|h|px|MB|GB|GiB|pp|points?|images/s))?+"
+_NUMBER = re.compile(rf"[(\[]?+{_ONE}(,?+ ?+(to|\u2013|[-/(\[\u00b1])?+ ?+{_ONE}[)\]]?+)*+[)\]]?+")
 _LONG = 40  # characters; a cell of more is text, which wraps
 _SHORT = 18  # characters; a row's name of fewer is not broken
 _ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tr": "row", "td": "cell"}
@@ -1195,6 +1229,7 @@ def check(folder: str | Path, notebooks: str | Path | None = None) -> list[str]:
 
     Raises:
         FileNotFoundError: a notebook, or `results.json`, is missing.
+        ValueError: `results.json` is no report's.
     """
     folder = Path(folder)
     results = _read_results(folder)
@@ -1207,8 +1242,8 @@ def check(folder: str | Path, notebooks: str | Path | None = None) -> list[str]:
         if page is None or not executed.is_file() or not (folder / page["page"]).is_file():
             differences.append(f"{source.name}: not in the reports")
             continue
-        if page["failure"]:
-            differences.append(f"{source.name}: its report shows a failure, {page['failure']}")
+        if failure := page.get("failure"):
+            differences.append(f"{source.name}: its report shows a failure, {failure}")
         changed = _changed_cells(_cells(executed), _cells(source))
         differences += [f"{source.name}: {change}" for change in changed]
         if not changed and results["notebooks"].get(source.name) != _sha256(source):

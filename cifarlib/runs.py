@@ -397,7 +397,8 @@ class Found:
 
     `state` is finished, training (a process of this machine holds it), interrupted, damaged, or foreign: no run
     of this version of cifarlib. `reason` says why where it is one of the last two. `epochs` have been trained in
-    whole; `size` is in bytes, `modified` in seconds since 1970. `data` are the fingerprints of the images.
+    whole; `size` is in bytes, `modified` in seconds since 1970. `data` are the fingerprints of the images, and
+    `classes` what they show.
     """
 
     path: Path
@@ -405,6 +406,7 @@ class Found:
     reason: str = ""
     recipe: Recipe | None = None
     data: str = ""
+    classes: tuple[str, ...] = ()
     epochs: int = 0
     test_accuracy: float | None = None
     size: int = 0
@@ -416,16 +418,23 @@ class _ForeignError(RunError):
 
 
 def survey(root: str | Path, *, verify: bool = True) -> list[Found]:
-    """Look at every folder in `root`, the newest first; never raises, and changes nothing.
+    """Look at every folder in `root`, the newest first; changes nothing.
 
     Args:
         root: A study's run_root; where there is none, nothing is found.
         verify: Compare finished runs with their checksums, which reads every byte of them.
+
+    Raises:
+        RunError: `root` is there and cannot be listed.
     """
     try:
         folders = [path for path in Path(root).iterdir() if path.is_dir() and not path.name.startswith(".")]
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise RunError(
+            f"{root} cannot be listed ({error.strerror}): get the right to read it, or choose another run_root"
+        ) from error
     return sorted((_look(path, verify) for path in folders), key=lambda found: (-found.modified, found.path.name))
 
 
@@ -492,7 +501,8 @@ def _look(path: Path, verify: bool) -> Found:
     found = Found(path, "damaged", size=size, modified=modified)
     try:
         folder = _recognise(path)
-        found = replace(found, recipe=folder.recipe, data=str(folder.identity["data"]), epochs=_epochs(folder))
+        found = replace(found, recipe=folder.recipe, data=str(folder.identity["data"]), classes=folder.classes)
+        found = replace(found, epochs=_epochs(folder))
         if not folder.finished():
             return replace(found, state="training" if _held(path) else "interrupted")
         if verify:
@@ -517,11 +527,27 @@ def _epochs(folder: RunFolder) -> int:
 
 
 def _held(path: Path) -> bool:
-    """Say whether a process that is alive holds the folder, by the name that it left there; changes nothing."""
+    """Say whether a process that is alive holds the folder, by what it left there; changes nothing."""
     with contextlib.suppress(OSError):
         lease = path / ".lease"
         if lease.exists():
             return time.time() - lease.stat().st_mtime < locks.LEASE_SECONDS
-        holder = re.match(r"process (\d+) on (\S+)", (path / ".lock").read_text(errors="replace"))
-        return holder is not None and holder[2] == socket.gethostname() and psutil.pid_exists(int(holder[1]))
+        with (path / ".lock").open(errors="replace") as file:
+            holder = re.match(r"process (\d+) on (\S+)", file.read())
+            if holder is not None and holder[2] == socket.gethostname():
+                return _locked(file.fileno(), int(holder[1]))
     return False
+
+
+def _locked(lock: int, holder: int) -> bool:
+    """Say whether the system's lock on a file is held; where that cannot be asked, whether `holder` is alive."""
+    try:
+        import fcntl
+
+        # Shared, and given back as the file is closed: a training that starts this moment waits for that.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):  # Windows has no flock, nor have some disks
+        return psutil.pid_exists(holder)
+    return False  # whoever was killed and left its name, another process may have its number by now

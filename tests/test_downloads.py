@@ -231,6 +231,21 @@ def test_passwords_and_tokens_of_an_address_are_not_said(
     assert "secret" not in str(refused.value) + capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://me:secret@host:8080/a/file@2.tar.gz?token=secret#secret", "https://host:8080/a/file@2.tar.gz"),
+        ("https://me:sec@ret@host/file", "https://host/file"),
+        ("https://host?to=me:secret@host", "https://host"),
+        ("https://me:secret@[::1/file", "https://[::1/file"),  # no address
+        ("me:secret@host/file", "host/file"),
+        ("garbage", "garbage"),
+    ],
+)
+def test_what_is_shown_of_an_address(url: str, said: str) -> None:
+    assert downloads.shown(url) == said
+
+
 def test_a_certificate_that_nobody_vouches_for_is_refused(
     mirrors: Mirrors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

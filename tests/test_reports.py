@@ -19,7 +19,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
-from cifarlib import documented, reports
+from cifarlib import Study, documented, reports
 from cifarlib.__main__ import main
 
 METADATA = {
@@ -150,8 +150,11 @@ def test_levels_run_until_one_fails(made: Any) -> None:
 @pytest.mark.parametrize(
     ("parameters", "arms"),
     [
-        ({}, "level1_batchnorm, level2_noaug_frozen, level2_frozen, level2_noaug"),
-        ({"ablation": False, "batchnorm": False, "convnext": True}, "convnext"),
+        ({}, "level1_batchnorm, level1_32px, level2_noaug_frozen, level2_frozen, level2_noaug"),
+        (
+            {"ablation": False, "batchnorm": False, "full_finetuning": True, "convnext": True},
+            "level1_32px, level3_full, convnext",
+        ),
     ],
 )
 def test_all_that_the_notebooks_train_is_announced(
@@ -206,9 +209,10 @@ def test_parameters_reach_the_kernel_with_their_types(made: Any) -> None:
 
 def test_no_machine_path_and_no_time_stamp_is_kept(made: Any) -> None:
     base, out, _ = made
+    homes = [f"{home}/" for home in [Path.home()] if len(home.parts) > 1]  # "/" would be in every text
     for path in out.iterdir():
         text = path.read_text(encoding="utf-8")
-        for secret in (str(base), str(Path.home()) + "/", sys.prefix, "ipykernel_", "start_time", "iopub"):
+        for secret in (str(base), *homes, sys.prefix, "ipykernel_", "start_time", "iopub"):
             assert secret not in text, (path.name, secret)
     assert "{data_root} <script>" in output_text(out / "level1_x.ipynb")
 
@@ -555,6 +559,94 @@ def test_a_page_of_someone_elses_is_not_overwritten(
     assert report("1", "--notebooks", str(made[0] / "notebooks"), "--out", str(tmp_path)) == 2
     assert "index.html that is no report's, and it would be overwritten" in capsys.readouterr().err
     assert (tmp_path / "index.html").read_text() == "my own site"
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ('{"accuracy": 0.93}', "no report's (its profile is missing)"),
+        ("[]", "no report's (it is a list)"),
+        ("null", "no report's"),
+        ("[" * 100_000, "not readable as JSON"),
+        ({"data": None, "pages": []}, "no report's (its pages is of another kind)"),
+        ({"data": ["cat", "dog"]}, "no report's (its data is of another kind)"),
+        ({"data": {"images": 3}}, "no report's (its data has no fingerprint)"),
+        ({"note": 3}, "no report's (its note is of another kind)"),
+        ({"pages": {"level2": 3}}, "no report's (its page 'level2' names no notebook"),
+        *(
+            ({"pages": {"level2": {"notebook": name, "page": page}}}, "no report's (its page 'level2' names no")
+            for name, page in [
+                ("../mine.ipynb", "level2_x.html"),
+                ("level2_x.ipynb", "../mine.html"),
+                ("..", "level2_x.html"),
+                ("level2_x.ipynb", "style.css"),
+                (None, "level2_x.html"),
+            ]
+        ),
+    ],
+)
+def test_results_of_another_programs_are_not_overwritten(
+    made: Any, change: str | dict[str, Any], fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor do they say what is deleted: with another seed, what an earlier study left is cleared away."""
+    folder = tmp_path / "out"
+    shutil.copytree(made[1], folder)
+    if isinstance(change, dict):
+        change = json.dumps(json.loads((folder / "results.json").read_text()) | change)
+    (folder / "results.json").write_text(change)
+    for name in ("mine.ipynb", "mine.html", "out/style.css"):
+        (tmp_path / name).write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    where = ["--notebooks", str(made[0] / "notebooks")]
+    assert report("1", *where, "--out", str(folder), "--seed", "4") == 2
+    assert fault in capsys.readouterr().err
+    assert main(["report", "--check", str(folder), *where]) == 2
+    assert fault in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_two_reports_into_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
+    (tmp_path / ".index.html.part").write_text("half of another one's")
+    reports.write_text(tmp_path / "index.html", "mine")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"index.html": "mine", ".index.html.part": "half of another one's"}
+
+
+def test_a_user_without_a_home_gets_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under any number: the system knows no such user, and HOME is not set."""
+    import pwd
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    study = Study("demo", run_root=tmp_path / "runs")
+    scrub = reports._scrubber(reports.Plan(study, tmp_path, (), {}, {}))
+    assert scrub(f"{tmp_path}/runs/level1 by {sys.prefix}/bin") == "{run_root}/level1 by {environment}/bin"
+
+
+def test_a_long_row_of_numbers_and_a_word_is_read_at_once() -> None:
+    """In a process of its own: what tries every way to split it never ends, and would keep the others waiting."""
+    code = """
+from cifarlib import reports
+for many in ("1 ", "-1", "1-", "1e-12 ", "1 %, "):
+    assert not reports._NUMBER.fullmatch(many * 2000 + "x")
+    assert reports._NUMBER.fullmatch(many * 2000 + "1")
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(reports.ROOT)}, timeout=120, check=True
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["1 (2 to 3)", "1  2", "[0.1, -0.2]", "-1 - -2", "1e-12", "< 5 ms", "3±1", "1\u20132 %"]
+)
+def test_numbers_and_intervals_are_numbers(text: str) -> None:
+    assert reports._NUMBER.fullmatch(text)
+    assert not reports._NUMBER.fullmatch(f"{text} x")
 
 
 def test_a_level_can_be_added_and_check_sees_one_changed_cell(

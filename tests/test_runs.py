@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cifarlib import recipes, training
+from cifarlib import recipes, runs, training
 from cifarlib.runs import RunError, RunFolder
 
 CLASSES = ("cat", "dog")
@@ -309,9 +309,57 @@ def test_a_disk_that_cannot_be_read_is_damage_too(tmp_path: Path, monkeypatch: p
 
 def test_what_is_written_can_be_read_by_others(tmp_path: Path) -> None:
     run = folder(tmp_path)
-    finish(run)
-    modes = {path.stat().st_mode & 0o777 for path in run.path.iterdir()}
-    assert len(modes) == 1
+    mask = os.umask(0o022)
+    try:
+        finish(run)
+    finally:
+        os.umask(mask)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in run.path.iterdir()}
+    assert len(modes) == 7
+    assert set(modes.values()) == {"0o644"}, modes
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    """A file here, since no mode keeps root out of a folder."""
+    assert runs.survey(tmp_path) == runs.survey(tmp_path / "not yet there") == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file cannot be listed \(Not a directory\): get the right to read it, or"):
+        runs.survey(tmp_path / "file")
+
+
+def test_a_killed_training_is_not_under_way_because_its_number_was_given_anew(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    with run.lock():
+        assert [found.state for found in runs.survey(tmp_path)] == ["training"]
+        left = (run.path / ".lock").read_text()
+    assert f"process {os.getpid()} on " in left
+    (run.path / ".lock").write_text(left)  # as a kill leaves it, and this process is alive
+    assert [found.state for found in runs.survey(tmp_path)] == ["interrupted"]
+    assert (run.path / ".lock").read_text() == left
+    with run.lock():  # having looked keeps nobody out
+        assert [found.state for found in runs.survey(tmp_path)] == ["training"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock is POSIX's")
+def test_where_locks_cannot_be_asked_the_number_of_the_process_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    run = folder(tmp_path)
+    with run.lock():
+        left = (run.path / ".lock").read_text()
+
+    def flock(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (run.path / ".lock").write_text(left)
+    assert [found.state for found in runs.survey(tmp_path)] == ["training"]
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    (run.path / ".lock").write_text(left.replace(f"process {os.getpid()}", f"process {gone.pid}"))
+    assert [found.state for found in runs.survey(tmp_path)] == ["interrupted"]
 
 
 def test_a_second_writer_waits_and_says_so(tmp_path: Path) -> None:
