@@ -46,6 +46,7 @@ from cifarlib.judging import (
     NOT_SIGNIFICANT,
     OCCLUDED,
     ONE_CONTAINS_0,
+    ONE_NOT_SIGNIFICANT,
     OWN_SETTING,
     PRETRAINED,
     SEEDS_AGREE,
@@ -74,7 +75,6 @@ from cifarlib.judging import (
     class_names,
     class_recalls,
     compare,
-    compare_scored,
     configured,
     confused_images,
     consistent,
@@ -92,6 +92,7 @@ from cifarlib.judging import (
     mean_over,
     more_often,
     narrower_gap,
+    narrower_rule,
     no_divergence,
     no_overfitting,
     number,
@@ -231,12 +232,23 @@ _not_judged(
     "A property of the code, not of a run's numbers: training is given no test images, and the tests check "
     "the split.",
 )
-_not_judged(
+
+
+@_claim(
     "level1",
     3,
     "Pretrained ImageNet models expect larger inputs.",
-    "Every run of a study has one image size; there is none at 32 pixels to compare with.",
+    "Level 1 is right on more test images than the same training on images of 32 pixels (level1_32px), exact "
+    f"McNemar {NOT_ADJUSTED}",
 )
+def _larger_inputs(evidence: Evidence) -> Verdict:
+    size = evidence.run("level1").recipe.image_size
+    if size <= evidence.run("level1_32px").recipe.image_size:
+        return f"Level 1 itself has images of {size} pixels: {OWN_SETTING}.", None
+    text, holds = better("level1", "level1_32px")(evidence)
+    if not evidence.run("level1").recipe.weights.startswith("imagenet1k"):
+        return f"{text} Weights other than ImageNet's: {OWN_SETTING}.", None
+    return text, holds
 
 
 @_claim(
@@ -255,7 +267,7 @@ def _resized(evidence: Evidence) -> Verdict:
 @_claim("level1", 3, "No data augmentation is applied at this level.", "The trained recipe has augmentation off.")
 def _no_augmentation(evidence: Evidence) -> Verdict:
     recipe = evidence.run("level1").recipe
-    return f"Augmentation {'on' if recipe.augment else 'off'}, {recipe.image_size} px.", not recipe.augment
+    return f"Augmentation {'on' if recipe.augment else 'off'}.", not recipe.augment
 
 
 _claim("level1", 4, "The base model is ResNet-50, pretrained on ImageNet.", PRETRAINED)(
@@ -360,6 +372,7 @@ def _both_losses_fall(evidence: Evidence) -> Verdict:
     "The accuracy curve shows generalisation improving consistently.",
     "Validation accuracy never falls and ends above its first value by more than the half-width of its 95 % "
     "interval.",
+    note="validation accuracy falls at epoch 3 (section 6).",
 )
 def _generalisation_improves(evidence: Evidence) -> Verdict:
     c = curves(evidence, "level1")
@@ -419,7 +432,8 @@ _not_judged(
     "level1",
     9,
     "Resizing such small images introduces interpolation artifacts that limit accuracy.",
-    "Every run resizes the same way; there is none to compare with.",
+    "Section 3 compares with images that are not resized; of those that are, there are no sharper ones to compare "
+    "with.",
 )
 _claim("level1", 9, "Having no augmentation limits generalisation.", BETTER)(
     better("level2_frozen", "level2_noaug_frozen")
@@ -502,7 +516,7 @@ _claim(
     "level2",
     3,
     "Augmentation improves robustness, by simulating real-world variance.",
-    f"{robust_rule('without augmentation')} Photographs from elsewhere are not tested.",
+    f"{robust_rule('without augmentation')} Photographs from elsewhere are not tried.",
 )(robust("level2", "level2_noaug"))
 _not_judged("level2", 3, "The augmentation of the training images is strong.", _STRONG)
 _not_judged(
@@ -534,9 +548,7 @@ _claim(
     "level2",
     3,
     "Augmentation reduces overfitting to the training data.",
-    "The gap from validation up to training accuracy, measured after training without augmentation, is smaller "
-    "with augmentation than without (level2_noaug): 95 % interval over the validation images wholly below 0; not "
-    "measurable where it contains 0.",
+    narrower_rule("with augmentation than without (level2_noaug)"),
 )(narrower_gap("level2", "level2_noaug"))
 _claim("level2", 4, "The base model is ResNet-50, pretrained on ImageNet.", PRETRAINED)(
     pretrained("level2", "resnet50")
@@ -606,7 +618,7 @@ def _monotone(evidence: Evidence) -> Verdict:
 )
 def _val_loss_stabilises(evidence: Evidence) -> Verdict:
     before, last = curves(evidence, "level2").val_loss[-2:]
-    text = f"{before:.4f} to {last:.4f} in the last epoch, {100 * (last / before - 1):+.1f} %."
+    text = f"{before:.4f} to {last:.4f} in the last epoch, {100 * (last / before - 1):+z.1f} %."
     return text, abs(last / before - 1) < 0.05
 
 
@@ -741,8 +753,8 @@ _claim(
     "level2",
     10,
     "It is more robust to variations in colour and illumination.",
-    f"{robust_rule('the same training without augmentation (level2_noaug)')}",
-)(robust("level2", "level2_noaug"))
+    robust_rule("level 1"),
+)(robust("level2", "level1"))
 _claim(
     "level2",
     10,
@@ -756,13 +768,22 @@ _claim(
     "level2",
     10,
     "Some hard samples are predicted with too much confidence.",
-    f"At least one wrong prediction has a confidence above {CONFIDENT}.",
+    f"Of predictions with a confidence above {CONFIDENT}, the mean confidence less the share that is right: "
+    f"{ABOVE_0}",
 )
 def _overconfident(evidence: Evidence) -> Verdict:
     scored = score(evidence, "level2")
-    mistakes = int(scored.confident_mistakes.sum())
-    errors = int((~scored.right).sum())
-    return f"{mistakes:,} of {errors:,} mistakes have a confidence above {CONFIDENT}.", mistakes > 0
+    sure = scored.confidence > CONFIDENT
+    text = f"{sure.sum():,} predictions have a confidence above {CONFIDENT}"
+    if sure.sum() < MIN_IMAGES:
+        raise Missing(f"Needs at least {MIN_IMAGES} such predictions: {text}.")
+    confidence, right = scored.confidence[sure].astype(np.float64), scored.right[sure]
+    excess = mean_over(confidence - right)
+    text += (
+        f", {percent(confidence.mean())} on average; {percent(right.mean())} of them are right, "
+        f"{(~right).sum():,} wrong: {points(excess)} too much."
+    )
+    return decided(text, above(excess))
 
 
 @_claim(
@@ -819,9 +840,10 @@ _claim(
     "level3",
     2,
     "SE attention improves discriminative feature learning and representational power.",
-    BETTER,
-    note="level 3 trains for 12 epochs and level 2 for 10, so that the block is not all that differs.",
-)(better("level3", "level2"))
+    "With the SE block more test images are right than without it in the same training (level3_plain), exact "
+    f"McNemar {NOT_ADJUSTED}",
+    note="level 3 trains for 12 epochs and level 2 for 10, so that the block is not all they differ in.",
+)(better("level3", "level3_plain"))
 _not_judged(
     "level3",
     2,
@@ -834,9 +856,7 @@ _not_judged(
     "level3",
     2,
     "SE attention emphasises informative feature maps and suppresses background responses.",
-    "After the gates the share of the last feature maps that lies on the object is larger by 1 point or more: "
-    "95 % bootstrap interval wholly above +1 point; wholly below refutes it, not measurable where it contains "
-    "+1.",
+    f"After the gates the share of the last feature maps that lies on the object is larger {MAPS}: {ABOVE_0}",
 )
 def _gates(evidence: Evidence) -> Verdict:
     before, after = evidence.images(("gates", "before"), ("gates", "after"))
@@ -845,7 +865,8 @@ def _gates(evidence: Evidence) -> Verdict:
         f"{percent(before.mean(), 3)} of the maps' mass on the object before the gates, "
         f"{percent(after.mean(), 3)} after: {points(change, digits=3)} on {len(before):,} images."
     )
-    return decided(text, above(change, 0.01), unclear=contains("+1 point"))
+    coarse = too_coarse(evidence, "level3")
+    return decided(text, None if coarse else above(change), unclear=coarse or CONTAINS_0)
 
 
 @_claim(
@@ -874,34 +895,34 @@ _not_judged(
     "level3",
     3,
     "Training only these parts balances general feature reuse and adaptation to the task.",
-    "No run trains the whole ResNet to compare with.",
+    "A balance is no quantity; the next two claims compare with training the whole network.",
 )
 _claim(
     "level3",
     3,
     "That reduces overfitting.",
-    "The gap from validation up to training accuracy, measured after training, is smaller than level 2's (no run "
-    "trains the whole ResNet to compare with): 95 % interval over the validation images wholly below 0; not "
-    "measurable where it contains 0.",
-    note="training minus validation accuracy ends at 5.00 points at level 3 and at 4.42 at level 2.",
-)(narrower_gap("level3", "level2"))
+    narrower_rule("than with the whole network trained (level3_full)"),
+    note="training minus validation accuracy ends at 5.00 points at level 3 and at 4.42 at level 2, which trains "
+    "the same layers; nothing is printed of a whole network trained.",
+)(narrower_gap("level3", "level3_full"))
 
 
 @_claim(
     "level3",
     3,
     "That enables better class separation.",
-    f"The margin, the probability of the true class less the largest other, is larger than at level 2: {ABOVE_0}",
+    "The margin, the probability of the true class less the largest other, is larger than with the whole network "
+    f"trained (level3_full): {ABOVE_0}",
 )
 def _separation(evidence: Evidence) -> Verdict:
     margins = []
-    for scored in (score(evidence, "level3"), score(evidence, "level2")):
+    for scored in (score(evidence, "level3"), score(evidence, "level3_full")):
         others = scored.probs.copy()
         others[np.arange(len(others)), scored.labels] = 0
         margins.append(scored.of_truth - others.max(axis=1))
     difference = mean_over(margins[0] - margins[1])
     text = (
-        f"Mean margin {margins[0].mean():.4f}, {margins[1].mean():.4f} at level 2: difference "
+        f"Mean margin {margins[0].mean():.4f}, {margins[1].mean():.4f} with the whole network trained: difference "
         f"{number(difference, 4)}."
     )
     return decided(text, above(difference))
@@ -939,11 +960,11 @@ _claim(
     "level3",
     5,
     "Deeper fine-tuning is what makes the gap grow.",
-    "The gap from validation up to training accuracy, measured after training, is larger at level 3 than at "
-    "level 2: 95 % interval over the paired validation images wholly above 0; not measurable where it contains "
-    "0.",
+    "The gap from validation up to training accuracy, measured after training, is larger with the whole network "
+    "trained (level3_full) than from layer4 on: 95 % interval over the paired validation images wholly above 0; "
+    "not measurable where it contains 0.",
     note=_found("level3", 5, "deeper"),
-)(wider_gap("level3", "level2"))
+)(wider_gap("level3_full", "level3"))
 
 
 @_claim(
@@ -1083,8 +1104,8 @@ def _vehicles_first(evidence: Evidence) -> Verdict:
     "level3",
     7,
     "Confusion persists between cat and dog and between bird and cat.",
-    "Either pair makes more of the errors than the average pair of classes: 95 % Wilson intervals of the shares "
-    "wholly above that of the average; not measurable where one contains it.",
+    "Each of the two pairs makes more of the errors than the average pair of classes: 95 % Wilson intervals of "
+    "the shares wholly above that of the average; not measurable where one contains it.",
 )
 def _persistent_pairs(evidence: Evidence) -> Verdict:
     pairs = documented.CONFUSED_PAIRS
@@ -1113,8 +1134,12 @@ _not_judged(
     "These errors come with similar textures.",
     "How alike two textures are is not measured.",
 )
-_claim("level3", 7, "Errors come with small objects.", HARDER)(all_harder("level3", SMALL))
-_claim("level3", 7, "Errors come with cluttered backgrounds.", HARDER)(all_harder("level3", CLUTTERED))
+_claim("level3", 7, "These errors come with small objects.", HARDER)(
+    all_harder("level3", SMALL, pairs=documented.CONFUSED_PAIRS)
+)
+_claim("level3", 7, "These errors come with cluttered backgrounds.", HARDER)(
+    all_harder("level3", CLUTTERED, pairs=documented.CONFUSED_PAIRS)
+)
 
 
 @_claim(
@@ -1219,7 +1244,7 @@ def _background_low(evidence: Evidence) -> Verdict:
     spare = mean_over(energy - 2 * share / (1 + share))
     text = (
         f"Energy per unit of area (1 if spread evenly): {on:.3f} on the object, {off:.3f} on the background. The "
-        f"object's share of it is above the limit by {points(spare, digits=3)}."
+        f"object's share of it less the limit: {points(spare, digits=3)}."
     )
     coarse = too_coarse(evidence, "level3")
     return decided(text, None if coarse else above(spare), unclear=coarse or CONTAINS_0)
@@ -1417,7 +1442,12 @@ _not_judged("level3", 12, "It shows research-oriented thinking and explainabilit
 
 # ---------------------------------------------------------------------------------------- the claims: level 4
 
-_claim("level4", 1, "Ensembling improves robustness.", robust_rule("level 3 alone"))(robust("level4", "level3"))
+_claim(
+    "level4",
+    1,
+    "Ensembling improves robustness.",
+    robust_rule("either member"),
+)(robust("level4", *MEMBERS))
 _claim("level4", 1, "Ensembling improves generalisation.", BETTER_THAN_BOTH)(better("level4", *MEMBERS))
 _not_judged(
     "level4",
@@ -1581,16 +1611,24 @@ def _diversity(evidence: Evidence) -> Verdict:
     "level4",
     2,
     "Diversity is key for effective ensembling.",
-    "The soft vote of the two architectures is right on more test images than that of two seeds of level 3, exact "
-    f"McNemar {NOT_ADJUSTED}",
+    "Over the better of its two members the soft vote of the architectures gains more test images than that of "
+    f"two seeds of level 3: {ABOVE_0}",
 )
 def _mixed_beats_seeds(evidence: Evidence) -> Verdict:
-    twins = [run.predictions["test_probs"] for run in evidence.seeds("level3", "second_seed")[:2]]
     mixed = score(evidence, "level4")
-    result = compare_scored(
-        "level4", mixed, "two seeds of level3", Scored.of(evaluation.soft_vote(twins), mixed.labels)
+    twins = [run.predictions["test_probs"] for run in evidence.seeds("level3", "second_seed")[:2]]
+    seeds = [Scored.of(probs, mixed.labels) for probs in twins]
+    both = Scored.of(evaluation.soft_vote(twins), mixed.labels)
+    members = [score(evidence, name) for name in MEMBERS]
+    gains = []
+    for vote, of in ((mixed, members), (both, seeds)):
+        gains.append(vote.right.astype(int) - max((each.right for each in of), key=np.sum))
+    difference = mean_over(gains[0] - gains[1])
+    text = (
+        f"level4 {percent(mixed.right.mean())}, {100 * gains[0].mean():+.2f} points over its better member; two "
+        f"seeds of level3 {percent(both.right.mean())}, {100 * gains[1].mean():+.2f}: {points(difference)} more."
     )
-    return decided(result.text, more_often(result.test), unclear=NOT_SIGNIFICANT)
+    return decided(text, above(difference))
 
 
 _claim("level4", 3, "EfficientNet-B0 ends at 92.93 % in training and 89.72 % in validation.", LAST_EPOCH)(
@@ -1629,11 +1667,16 @@ def _complementary(evidence: Evidence) -> Verdict:
     return decided(text, *(above(share, 1 / 3) for share in shares), unclear=one_contains("a third"))
 
 
+_ALL_ERRORS = 489 / 6_000
+"""The document's ensemble errs on 489 of 10,000 test images, 6,000 of which are animals."""
+
 _COMPLEMENTARY = (
     "Each member is right on more than a third of the other's mistakes: 95 % Wilson intervals wholly above one "
     "third; one wholly below refutes it, not measurable where one contains it."
 )
 _claim("level4", 3, "The members' error patterns are complementary.", _COMPLEMENTARY)(_complementary)
+
+
 _not_judged(
     "level4",
     4,
@@ -1642,22 +1685,30 @@ _not_judged(
 )
 
 
+def _by_coin(evidence: Evidence) -> np.ndarray:
+    """How often a hard vote of the two members is right on each test image, a coin deciding ties: 0, 1/2 or 1."""
+    return np.mean([score(evidence, name).right for name in MEMBERS], axis=0)
+
+
 @_claim(
     "level4",
     4,
     "Soft voting is better than hard voting.",
-    f"The soft vote is right on more test images than the hard vote, exact McNemar {NOT_ADJUSTED}",
+    "The soft vote is right on more test images than a hard vote, whose ties (wherever the two members differ) a "
+    f"coin decides: {ABOVE_0}",
 )
 def _soft_beats_hard(evidence: Evidence) -> Verdict:
-    soft = score(evidence, "level4")
-    hard = evaluation.hard_vote([evidence.predictions(name)[0] for name in MEMBERS])
-    test = evaluation.mcnemar_marks(soft.right, hard == soft.labels)
+    soft, hard = score(evidence, "level4"), _by_coin(evidence)
+    difference = mean_over(soft.right - hard)
+    summed = evaluation.hard_vote([evidence.predictions(name)[0] for name in MEMBERS])
+    test = evaluation.mcnemar_marks(soft.right, summed == soft.labels)
     text = (
-        f"The two differ on {(soft.predicted != hard).sum():,} of {len(hard):,} images, {test.b - test.c:+,d} "
-        f"right for the soft vote, McNemar {p_words(test.p)}. A hard vote of two ties wherever they differ; "
-        "probabilities decide it too."
+        f"Soft {percent(soft.right.mean())}, hard {percent(hard.mean())}: {points(difference)}. With ties to the "
+        f"larger summed probability, which is half a soft vote, the two differ on "
+        f"{(soft.predicted != summed).sum():,} of {len(hard):,} images, {test.b - test.c:+,d} right for the soft, "
+        f"McNemar {p_words(test.p)}."
     )
-    return decided(text, more_often(test), unclear=NOT_SIGNIFICANT)
+    return decided(text, above(difference))
 
 
 @_claim(
@@ -1686,38 +1737,42 @@ def _preserves_confidence(evidence: Evidence) -> Verdict:
     4,
     "Soft voting reduces overconfident mistakes.",
     f"It makes fewer mistakes with a confidence above {CONFIDENT} than either member on the same images, exact "
-    "McNemar p < 0.05 each, not adjusted for other comparisons; not measurable where one p is larger.",
+    "McNemar p < 0.05 each, not adjusted for other comparisons; not measurable where one p is larger. A hard "
+    "vote is never less sure.",
 )
 def _fewer_overconfident(evidence: Evidence) -> Verdict:
-    soft, *members = (score(evidence, name).confident_mistakes for name in ("level4", *MEMBERS))
-    tests = [evaluation.mcnemar_marks(member, soft) for member in members]
+    soft, *members = (score(evidence, name) for name in ("level4", *MEMBERS))
+    tests = [evaluation.mcnemar_marks(member.confident_mistakes, soft.confident_mistakes) for member in members]
     told = ", ".join(
-        f"{name} {member.sum():,} (McNemar {p_words(test.p)})"
+        f"{name} {member.confident_mistakes.sum():,} (McNemar {p_words(test.p)})"
         for name, member, test in zip(MEMBERS, members, tests, strict=True)
     )
-    text = f"Mistakes with a confidence above {CONFIDENT}: level4 {soft.sum():,}, {told}."
-    return decided(text, *map(more_often, tests), unclear=NOT_SIGNIFICANT)
+    agreed = (members[0].predicted == members[1].predicted) & ~members[0].right
+    text = (
+        f"Mistakes with a confidence above {CONFIDENT}: level4 {soft.confident_mistakes.sum():,}, {told}. A hard "
+        f"vote that takes the share of votes for its confidence: {agreed.sum():,}, where the members agree."
+    )
+    return decided(text, *map(more_often, tests), unclear=ONE_NOT_SIGNIFICANT)
 
 
 @_claim(
     "level4",
     4,
     "Soft voting handles ambiguous samples better.",
-    "Where the members disagree, the soft vote is right more often than the better member, exact McNemar "
-    f"{NOT_ADJUSTED}",
+    "Where the members disagree, and elsewhere the two votes cannot differ, the soft vote is right more often "
+    f"than a coin that picks one of the two answers: {ABOVE_0}",
 )
 def _ambiguous(evidence: Evidence) -> Verdict:
     a, b, soft = (score(evidence, name) for name in (*MEMBERS, "level4"))
     differ = a.predicted != b.predicted
-    if not differ.any():
-        raise Missing("Needs images on which the members disagree.")
     right = [scored.right[differ] for scored in (a, b, soft)]
-    test = evaluation.mcnemar_marks(right[2], max(right[:2], key=np.sum))
+    difference = mean_over(right[2] - _by_coin(evidence)[differ])
     text = (
         f"The members disagree on {differ.sum():,} images: right are {MEMBERS[0]} on {right[0].sum():,}, "
-        f"{MEMBERS[1]} on {right[1].sum():,}, the soft vote on {right[2].sum():,}, McNemar {p_words(test.p)}."
+        f"{MEMBERS[1]} on {right[1].sum():,}, the soft vote on {right[2].sum():,}: {points(difference)} over the "
+        "coin."
     )
-    return decided(text, more_often(test), unclear=NOT_SIGNIFICANT)
+    return decided(text, above(difference))
 
 
 _claim("level4", 5, "Test accuracy of the ensemble is 95.11 %.", ACCURACY)(stated_accuracy("level4"))
@@ -1733,6 +1788,12 @@ _claim(
 _claim("level4", 5, "The ensemble is more accurate than the baseline.", BETTER)(better("level4", "level1"))
 _claim("level4", 5, "The gain over the baseline is 12.9 %.", GAIN, note=_found("level4", 5, "12.9"))(
     stated_gain("level4", "level1")
+)
+_not_judged(
+    "level4",
+    6,
+    "A third model, ConvNeXt-Tiny, was evaluated as an option.",
+    "The document prints no figure of it; what it brings here is judged below.",
 )
 _not_judged(
     "level4",
@@ -1812,9 +1873,28 @@ def _temperature(evidence: Evidence) -> str:
     )
 
 
-_claim("level4", 7, "Minor confusion remains among fine-grained animal classes.", AMONG_ANIMALS)(
-    among_animals("level4")
+@_claim(
+    "level4",
+    7,
+    "Minor confusion remains among fine-grained animal classes.",
+    "Some animals are taken for another, and at most 8.15 % of them, which the document's ensemble would have if "
+    "all of its 489 errors were such: 95 % Wilson interval wholly below; not measurable where it contains that.",
 )
+def _minor_confusion(evidence: Evidence) -> Verdict:
+    names, scored = class_names(evidence, "level4", *ANIMALS), score(evidence, "level4")
+    animals = [names.index(animal) for animal in ANIMALS]
+    of_animals = np.isin(scored.labels, animals)
+    confused = of_animals & np.isin(scored.predicted, animals) & ~scored.right
+    if not of_animals.any():
+        raise Missing("Needs test images of animals.")
+    share = wilson(int(confused.sum()), int(of_animals.sum()))
+    text = (
+        f"{confused.sum():,} of {of_animals.sum():,} animals are taken for another: {percent(share.value)}, 95 % "
+        f"interval {percent(share.low)} to {percent(share.high)}."
+    )
+    return decided(text, bool(confused.any()), below(share, _ALL_ERRORS), unclear=contains(percent(_ALL_ERRORS)))
+
+
 _not_judged(
     "level4",
     7,

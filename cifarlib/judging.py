@@ -142,8 +142,8 @@ class Evidence:
         if len(runs) < 2:
             raise Missing(
                 f"Needs a second seed of {name}, which is not here: set "
-                + (f"the parameter {parameter} or " if parameter else "")
-                + "the override seeds to 3 and run this notebook again."
+                + (f"the parameter {parameter} to True, or " if parameter else "")
+                + "the override seeds to 3, and run this notebook again."
             )
         return runs
 
@@ -179,11 +179,13 @@ def _trained_by(name: str) -> str:
     for level, names in recipes.LEVELS.items():
         if name in names:
             return f"level {level[-1]}'s notebook"
-    if name in recipes.ARMS:
-        return "level 2's notebook (parameter ablation)"
-    if name in recipes.LEVEL1_ARMS:
-        return "level 1's notebook (parameter batchnorm)"
-    return f"level 4's notebook (parameter {name})"
+    level, parameter = next(
+        (level, parameter)
+        for level, asked in recipes.ASKED_FOR.items()
+        for parameter, arms in asked.items()
+        if name in arms
+    )
+    return f"level {level[-1]}'s notebook (parameter {parameter})"
 
 
 Holds = bool | None
@@ -199,6 +201,7 @@ CONTAINS_0 = "The interval contains 0: these images cannot tell."
 ONE_CONTAINS_0 = "One interval contains 0: these images cannot tell."
 OWN_SETTING = "this run's own setting, not the document's"
 NOT_SIGNIFICANT = "p is not below 0.05: these images cannot tell."
+ONE_NOT_SIGNIFICANT = "One p is not below 0.05: these images cannot tell."
 
 
 def contains(limit: str) -> str:
@@ -367,7 +370,8 @@ def better(a: str, *others: str) -> Judge:
     def judge(evidence: Evidence) -> Verdict:
         results = [compare(evidence, a, b) for b in others]
         text = " ".join(result.text for result in results)
-        return decided(text, *(more_often(result.test) for result in results), unclear=NOT_SIGNIFICANT)
+        unclear = NOT_SIGNIFICANT if len(results) == 1 else ONE_NOT_SIGNIFICANT
+        return decided(text, *(more_often(result.test) for result in results), unclear=unclear)
 
     return judge
 
@@ -379,8 +383,8 @@ BETTER_THAN_BOTH = (
     "comparisons; not measurable where one p is larger."
 )
 ELSEWHERE = (
-    "The document's figure is comparable only on CIFAR-10 in full with ImageNet weights at 224 px, which "
-    "this is not."
+    "The document's figure is comparable only on CIFAR-10 in full with every recipe as the study has it (ImageNet "
+    "weights, 224 px), which this is not."
 )
 
 
@@ -689,16 +693,20 @@ NO_DIVERGENCE = "No epoch's training or validation loss is above the first epoch
 
 
 def gap_within(name: str) -> Judge:
-    """Judge: training accuracy, running and measured, ends no more than 5 points above validation accuracy."""
+    """Judge: training accuracy, running and measured, ends less than 5 points above validation accuracy."""
 
     def judge(evidence: Evidence) -> Verdict:
         c = curves(evidence, name)
+        val = c.val[-1], c.last_val.high, c.last_val.low
+        running, measured = (
+            Estimate(*(train - part for part in val)) for train in (c.train[-1], c.measured_train)
+        )
         text = (
             f"Last epoch: training {percent(c.train[-1])}, validation {percent(c.val[-1])}, a gap of "
-            f"{100 * (c.train[-1] - c.val[-1]):+.2f} points ({100 * (c.measured_train - c.val[-1]):+.2f} "
-            "with training accuracy measured after training, without augmentation)."
+            f"{points(running)}; with training accuracy measured after training, without augmentation, "
+            f"{points(measured)}."
         )
-        return text, all(at_most(train - c.val[-1], 0.05) for train in (c.train[-1], c.measured_train))
+        return decided(text, below(running, 0.05), below(measured, 0.05), unclear=one_contains("5 points"))
 
     return judge
 
@@ -706,8 +714,9 @@ def gap_within(name: str) -> Judge:
 def gap_rule(stated: str) -> str:
     """The rule of `gap_within`, with the gap that the document has."""
     return (
-        f"At the last epoch, training accuracy is at most 5 points above validation accuracy (the document's: "
-        f"{stated}), both as it runs during the epoch and as measured after training without augmentation."
+        f"Training accuracy ends less than 5 points above validation accuracy (the document's: {stated}), both as "
+        "it runs during the epoch and as measured afterwards, by the latter's Wilson interval; not measurable "
+        "where the gap's contains 5."
     )
 
 
@@ -726,13 +735,27 @@ def gap_difference(evidence: Evidence, a: str, b: str) -> tuple[str, Estimate]:
 
 
 def narrower_gap(a: str, b: str) -> Judge:
-    """Judge: a's training accuracy is less far above its validation accuracy than b's."""
+    """Judge: a's training accuracy is less far above its validation accuracy than b's, without fitting less."""
 
     def judge(evidence: Evidence) -> Verdict:
         text, difference = gap_difference(evidence, a, b)
+        right = [Scored.of(*evidence.predictions(name, "val")).right for name in (a, b)]
+        val = evaluation.paired_difference(right[0], right[1])
+        text += f" Validation accuracy: {points(val)}."
+        if below(difference) and below(val):
+            return f"{text} It fits less, in validation too: the gap alone cannot tell.", None
         return decided(text, below(difference))
 
     return judge
+
+
+def narrower_rule(gap: str) -> str:
+    """The rule of `narrower_gap`, of which gap in words."""
+    return (
+        "The gap from validation up to training accuracy, measured after training without augmentation, is "
+        f"smaller {gap}: 95 % interval wholly below 0; not measurable where it contains 0, or where validation "
+        "accuracy is lower as well."
+    )
 
 
 def wider_gap(a: str, b: str) -> Judge:
@@ -817,13 +840,26 @@ AMONG_ANIMALS = (
 )
 
 
-def harder(evidence: Evidence, name: str, attribute: str, sign: int) -> tuple[str, Holds]:
+def harder(
+    evidence: Evidence,
+    name: str,
+    attribute: str,
+    sign: int,
+    pairs: Sequence[tuple[str, str]] = (),
+) -> tuple[str, Holds]:
     """Whether images with a large (sign 1) or small (sign -1) attribute are more often wrong than the rest.
 
-    The large are a third of the images, or as near to a third as ties allow.
+    The large are a third of the images, or as near to a third as ties allow. With `pairs` of classes, only images
+    of these classes count, and only taking one of a pair for the other is wrong.
     """
     values = sign * evidence.measure("attributes", attribute)
-    wrong = ~score(evidence, name).right
+    scored, word = score(evidence, name), "wrong"
+    wrong = ~scored.right
+    if pairs:
+        wrong = np.any([confused_images(evidence, name, *pair) for pair in pairs], axis=0)
+        known = class_names(evidence, name)
+        among = np.isin(scored.labels, [known.index(each) for pair in pairs for each in pair])
+        values, wrong, word = values[among], wrong[among], "confused"
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) < 2:
         raise Missing(f"Needs images that differ in {attribute}.")
@@ -835,57 +871,62 @@ def harder(evidence: Evidence, name: str, attribute: str, sign: int) -> tuple[st
     which = "largest" if sign > 0 else "smallest"
     untied = "" if abs(hard.mean() - 1 / 3) < 0.02 else " (ties allow no third)"
     text = (
-        f"The {hard.sum():,} images of {which} {attribute.replace('_', ' ')}{untied}: {percent(rates[0])} wrong, "
+        f"The {hard.sum():,} images of {which} {attribute.replace('_', ' ')}{untied}: {percent(rates[0])} {word}, "
         f"the rest {percent(rates[1])}, Fisher's exact {p_words(p)}."
     )
     return text, rates[0] > rates[1] if p < ALPHA else None
 
 
-def all_harder(name: str, *attributes: tuple[str, int]) -> Judge:
-    """Judge: errors are more frequent on the hard side of every attribute."""
+def all_harder(name: str, *attributes: tuple[str, int], pairs: Sequence[tuple[str, str]] = ()) -> Judge:
+    """Judge: errors, or confusions within pairs of classes, are more frequent on every attribute's hard side."""
 
     def judge(evidence: Evidence) -> Verdict:
-        results = [harder(evidence, name, attribute, sign) for attribute, sign in attributes]
+        results = [harder(evidence, name, attribute, sign, pairs) for attribute, sign in attributes]
         text = " ".join(text for text, _ in results)
-        return decided(text, *(holds for _, holds in results), unclear=NOT_SIGNIFICANT)
+        unclear = NOT_SIGNIFICANT if len(results) == 1 else ONE_NOT_SIGNIFICANT
+        return decided(text, *(holds for _, holds in results), unclear=unclear)
 
     return judge
 
 
 SMALL, CLUTTERED, OCCLUDED = ("object_size", -1), ("clutter", 1), ("occlusion", 1)
 HARDER = (
-    "Error is more frequent in that third of the test images (as near as ties allow) than in the rest, "
+    "Of cats, dogs and birds more are confused so in that third of them (as near as ties allow) than in the rest, "
     "Fisher's exact p < 0.05; not measurable where p is larger."
 )
 
 
-def robust(name: str, over: str) -> Judge:
-    """Judge: altered light and colour cost one model less accuracy than another on the same images."""
+def robust(name: str, *others: str) -> Judge:
+    """Judge: altered light and colour cost one model less accuracy than each other, and it stays as accurate."""
 
     def judge(evidence: Evidence) -> Verdict:
-        paths = [("robustness", model, shift) for model in (name, over) for shift in ("none", *robustness.COLOUR)]
-        ours, theirs = np.split(np.array(evidence.images(*paths)), 2)
-        lost = [right[0] - right[1:] for right in (ours, theirs)]  # [shifts, M] each
-        saved = mean_over((lost[1] - lost[0]).mean(axis=0))
-        text = (
-            f"Points of accuracy lost on {len(ours[0]):,} images, {name} and {over}: "
-            + "; ".join(
-                f"{shift} {100 * a.mean():.2f} and {100 * b.mean():.2f}"
-                for shift, a, b in zip(robustness.COLOUR, *lost, strict=True)
-            )
-            + f". On average {name} loses fewer by {points(saved)}."
-        )
-        return decided(text, above(saved))
+        results = [_withstands(evidence, name, other) for other in others]
+        text = " ".join(text for text, _ in results)
+        return decided(text, *(holds for _, holds in results), unclear=ONE_CONTAINS_0)
 
     return judge
 
 
+def _withstands(evidence: Evidence, name: str, other: str) -> tuple[str, Holds]:
+    """Whether one model loses less to shifts than another, and is no less accurate on the shifted images."""
+    paths = [("robustness", model, shift) for model in (name, other) for shift in ("none", *robustness.COLOUR)]
+    ours, theirs = np.split(np.array(evidence.images(*paths)), 2)  # [1 + shifts, M] each
+    lost = [right[0] - right[1:] for right in (ours, theirs)]
+    more_lost = mean_over((lost[0] - lost[1]).mean(axis=0))
+    ahead = mean_over((ours[1:] - theirs[1:]).mean(axis=0))
+    text = (
+        f"{name} less {other} on {ours.shape[1]:,} shifted images: lost {points(more_lost)}, accuracy there "
+        f"{points(ahead)}."
+    )
+    return text, False if below(ahead) else below(more_lost)
+
+
 def robust_rule(than: str) -> str:
-    """The rule of `robust`, against the model named in words."""
+    """The rule of `robust`, against the models named in words."""
     *first, last = robustness.COLOUR
     return (
-        f"Over shifts of {', '.join(first)} and {last}, taken together, it loses less accuracy than {than} on the "
-        f"same test images: {ABOVE_0}"
+        f"Shifts of {', '.join(first)} and {last} together cost it less accuracy than {than}: {BELOW_0} Less "
+        "accuracy on the shifted images (likewise) refutes it."
     )
 
 

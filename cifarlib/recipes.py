@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -54,6 +55,9 @@ def _boolean(default: bool, *, assumed: bool = False) -> Any:
     return _checked(default, "true or false", lambda v: type(v) is bool, assumed=assumed)
 
 
+_EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+")  # a number to Python, and text to YAML
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides a training run, apart from the images themselves.
@@ -97,7 +101,9 @@ class Recipe:
     batch_size: int = _integer(64, 2)
     # Execution
     precision: str = _one_of("auto", ("auto", "32-true", "16-mixed", "bf16-mixed"), assumed=True)
-    seed: int = _integer(0, 0, assumed=True)
+    seed: int = _checked(
+        0, "an integer from 0 to 2**63 - 1", lambda v: type(v) is int and 0 <= v < 2**63, assumed=True
+    )
 
     def __post_init__(self) -> None:
         wrong = []
@@ -105,7 +111,7 @@ class Recipe:
             value = getattr(self, f.name)
             if not f.metadata["check"](value):
                 hint = ""
-                if isinstance(value, str) and type(f.default) in (int, float):
+                if isinstance(value, str) and type(f.default) in (int, float) and _EXPONENT.fullmatch(value):
                     hint = " (it is text: YAML reads 1e-3 as text, write 0.001)"
                 wrong.append(f"{f.name}={value!r} must be {f.metadata['what']}{hint}")
             elif type(f.default) is float and type(value) is int:
@@ -181,8 +187,11 @@ LEVEL3 = replace(LEVEL2, name="level3", model="se_resnet50", epochs=12)
 EFFICIENTNET = replace(LEVEL2, name="efficientnet", model="efficientnet_b0", trainable="all")
 CONVNEXT = replace(EFFICIENTNET, name="convnext", model="convnext_tiny", learning_rate=1e-4)
 
-# Level 1 as a script has it that freezes the parameters and forgets BatchNorm.
-LEVEL1_ARMS: dict[str, dict[str, Any]] = {"level1_batchnorm": {"batchnorm": "train"}}
+# Level 1 as a script has it that freezes the parameters and forgets BatchNorm; and on images as small as they are.
+LEVEL1_ARMS: dict[str, dict[str, Any]] = {
+    "level1_batchnorm": {"batchnorm": "train"},
+    "level1_32px": {"image_size": 32},
+}
 
 # The four arms of level 2's ablation differ from level 2 in the two factors and in nothing else.
 ARMS: dict[str, dict[str, Any]] = {
@@ -190,6 +199,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "level2_frozen": {"trainable": "head"},
     "level2_noaug": {"augment": False},
     "level2": {},
+}
+
+# Level 3 without what it adds, the SE block, and without what levels 2 and 3 keep, the frozen trunk.
+LEVEL3_ARMS: dict[str, dict[str, Any]] = {
+    "level3_plain": {"model": "resnet50"},
+    "level3_full": {"trainable": "all"},
 }
 
 # Trains the demo's stand-ins for ImageNet weights, on built-in classes that the study does not use.
@@ -214,9 +229,18 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "level4": ("level3", "efficientnet"),
 }
 
+# What a level's notebook trains besides, to compare with, by the parameter that asks for it.
+ASKED_FOR: dict[str, dict[str, tuple[str, ...]]] = {
+    "level1": {"batchnorm": ("level1_batchnorm",), "at_32px": ("level1_32px",)},
+    "level2": {"ablation": tuple(ARMS)},
+    "level3": {"plain": ("level3_plain",), "full_finetuning": ("level3_full",)},
+    "level4": {"convnext": ("convnext",)},
+}
+BY_DEFAULT = ("batchnorm", "at_32px", "ablation", "plain")
+"""Those of these parameters that are on in the notebooks unless they are set."""
 
-# What notebooks train besides, to compare a level with: once, under whatever seeds the levels are trained.
-COMPARED = tuple(name for name in (*LEVEL1_ARMS, *ARMS) if name not in LEVELS)
+# The arms are trained once, under whatever seeds the levels are trained.
+COMPARED = tuple(name for name in (*LEVEL1_ARMS, *ARMS, *LEVEL3_ARMS) if name not in LEVELS)
 
 
 def members(name: str) -> tuple[str, ...]:
@@ -244,17 +268,17 @@ def documented_recipe(name: str) -> Recipe:
     for recipe in _BASE:
         if recipe.name == name:
             return recipe
-    for base, arms in ((LEVEL1, LEVEL1_ARMS), (LEVEL2, ARMS)):
+    for base, arms in ((LEVEL1, LEVEL1_ARMS), (LEVEL2, ARMS), (LEVEL3, LEVEL3_ARMS)):
         if name in arms:
             return replace(base, name=name, **arms[name])
-    known = [*(r.name for r in _BASE), *LEVEL1_ARMS, *ARMS]
+    known = [*(r.name for r in _BASE), *LEVEL1_ARMS, *ARMS, *LEVEL3_ARMS]
     raise ValueError(f"unknown recipe {name!r}{nearest(name, known)}")
 
 
 def origin(recipe: Recipe, name: str) -> str:
     """Say where the study's value of field `name` comes from: `documented` or `assumed`.
 
-    Of level 4's members the documents give only the model, the loss and the epochs (Level 4, section 3).
+    Of level 4's members the documents give only the model and the epochs (Level 4, section 3).
     """
     if recipe.name in ("convnext", "pretrain"):
         return "assumed"
@@ -338,7 +362,10 @@ DEMO = Profile(
     },
 )
 PROFILES = {"full": FULL, "demo": DEMO}
-_PROFILE_FIELDS = ("train_size", "val_size", "test_size", "store_size", "pretrain_size", "split_seed", "seeds")
+RECIPE_FIELDS = tuple(f.name for f in fields(Recipe) if f.name not in ("name", "seed"))
+"""What an override may change of a recipe."""
+PROFILE_FIELDS = ("train_size", "val_size", "test_size", "store_size", "pretrain_size", "split_seed", "seeds")
+"""What an override may change of the profile."""
 
 
 def resolve(
@@ -348,8 +375,8 @@ def resolve(
 
     An override's key is a recipe field, for every recipe of the study (`epochs`), a recipe's name, a dot and a
     field, for that one alone (`level2.epochs`), or a field of the profile (`train_size`). The narrower key
-    wins, the user's over the profile's. The arms of levels 1 and 2 follow their level. Pretraining takes narrow
-    keys only.
+    wins, the user's over the profile's. The arms follow their level; one that these settings make the same
+    training as a level is that level, and has its name. Pretraining takes narrow keys only.
 
     Raises:
         ValueError: an unknown profile, key or a value out of range, named with what would be right.
@@ -358,27 +385,30 @@ def resolve(
         raise ValueError(f"unknown profile {profile!r}: use one of {', '.join(PROFILES)}, or auto")
     overrides = dict(overrides or {})
     bases = {r.name: r for r in _BASE}
-    recipe_fields = [f.name for f in fields(Recipe) if f.name not in ("name", "seed")]
-    known = [*recipe_fields, *_PROFILE_FIELDS]
+    known = [*RECIPE_FIELDS, *PROFILE_FIELDS]
     for key in overrides:
         prefix, dot, name = key.rpartition(".")
         if dot and prefix not in bases:
             raise ValueError(f"unknown recipe {prefix!r} in override {key!r}{nearest(prefix, bases)}")
-        options = recipe_fields if dot else known
+        options = RECIPE_FIELDS if dot else known
         if name not in options:
             raise ValueError(f"unknown override {key!r}{nearest(name, options)}")
     chosen = PROFILES[profile]
-    sizes = {key: value for key, value in overrides.items() if key in _PROFILE_FIELDS}
+    sizes = {key: value for key, value in overrides.items() if key in PROFILE_FIELDS}
     chosen = replace(chosen, **sizes)
     recipes: dict[str, Recipe] = {}
     for name, base in bases.items():
         values: dict[str, Any] = {"seed": seed}
         for source in (chosen.overrides, overrides):
-            broad = {} if name == "pretrain" else {k: v for k, v in source.items() if k in recipe_fields}
+            broad = {} if name == "pretrain" else {k: v for k, v in source.items() if k in RECIPE_FIELDS}
             if base.model not in ("resnet50", "se_resnet50"):
                 broad.pop("dilation", None)  # a broad one means the ResNets
             values |= broad | {k.partition(".")[2]: v for k, v in source.items() if k.startswith(f"{name}.")}
         recipes[name] = replace(base, **values)
-    for level, arms in (("level1", LEVEL1_ARMS), ("level2", ARMS)):
-        recipes |= {arm: replace(recipes[level], name=arm, **changes) for arm, changes in arms.items()}
+    levels = [recipes[level] for level in ("level1", "level2", "level3")]
+    for level, arms in (("level1", LEVEL1_ARMS), ("level2", ARMS), ("level3", LEVEL3_ARMS)):
+        for arm, changes in arms.items():
+            recipe = replace(recipes[level], name=arm, **changes)
+            same = (each for each in levels if replace(recipe, name=each.name) == each)
+            recipes[arm] = next(same, recipe)
     return chosen, recipes

@@ -71,6 +71,8 @@ class Study:
         recipes.expect(bool, drive=drive)
         if drive:
             run_root, data_root = _on_drive(run_root, data_root)
+        elif "google.colab" in sys.modules and not (Path(run_root).is_absolute() or parallel.rank()):
+            print("drive is False: what is trained here is gone when this Colab session ends.")
         self.device = training.choose_device()
         chosen = profile
         if profile == "auto":
@@ -163,9 +165,9 @@ class Study:
     def run(self, name: str, *, seed: int | None = None) -> Run:
         """Return the run of a recipe: loaded if it is finished, resumed if it was interrupted, else trained.
 
-        Names: `level1`, `level2`, `level3`, the arms in `recipes.LEVEL1_ARMS` and `recipes.ARMS`, and level 4's
-        members `efficientnet` and `convnext` (its other member is `level3`). `seed` trains it under another seed
-        than the study's; images, split and pretrained weights stay.
+        Names: `level1`, `level2`, `level3`, the arms in `recipes.LEVEL1_ARMS`, `recipes.ARMS` and
+        `recipes.LEVEL3_ARMS`, and level 4's members `efficientnet` and `convnext` (its other member is `level3`).
+        `seed` trains it under another seed than the study's; images, split and pretrained weights stay.
         """
         run = self._obtain(name, seed, train=True)
         assert run is not None  # train=True always ends in a run, or raises
@@ -200,7 +202,7 @@ class Study:
         recipe = self.recipe(name)
         if seed is not None:
             recipe = replace(recipe, seed=seed)
-        key = (name, recipe.seed)
+        key = (recipe.name, recipe.seed)  # the level's name where settings make an arm the level
         if key in self._runs:
             return self._runs[key]
         weights = recipe.weights
@@ -253,9 +255,9 @@ class Study:
 
     def _needed(self, levels: Sequence[str], runs: Sequence[str]) -> dict[Recipe, range]:
         """Return what is to be trained, and under which seeds: as for `check`; a notebook trains its arms once."""
-        names = [name for level in levels for name in recipes.LEVELS.get(level, (level,))]
+        asked = [self.recipe(name) for level in levels for name in recipes.LEVELS.get(level, (level,))]
         once = range(self.seed, self.seed + 1)
-        needed = {self.recipe(name): once if name in recipes.COMPARED else self.seeds for name in names}
+        needed = {recipe: once if recipe.name in recipes.COMPARED else self.seeds for recipe in asked}
         return needed | {self.recipe(name): self.seeds for name in runs}
 
     def _room(self, times: Mapping[Recipe, int]) -> tuple[int, int]:

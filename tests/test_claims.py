@@ -26,6 +26,9 @@ DOCUMENTED_CLAIMS = json.loads((Path(__file__).parent / "documented_claims.json"
 RECIPES = recipes.resolve("full")[1]
 OTHER_CLASSES = tuple(f"kind {i}" for i in range(10))
 HALF = np.arange(N) < N // 2
+EARLY = np.arange(N) < N // 3
+UNSURE_EARLY = {"wrong": HALF, "confidence": np.where(HALF, 0.5, 0.8)}
+UNSURE_LATE = {"wrong": ~HALF, "confidence": np.where(HALF, 0.8, 0.5)}
 
 
 def probabilities(predicted: np.ndarray, confidence: float | np.ndarray) -> np.ndarray:
@@ -216,6 +219,11 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(split=(80_000, 10_000, 10_000)),
         given(split=(40_000, 10_000, 10_000)),
     ),
+    ("level1", "Pretrained ImageNet models expect"): (
+        given(level1={"wrong": 100}, level1_32px={"wrong": 200}),
+        given(level1={"wrong": 200}, level1_32px={"wrong": 100}),
+        given(level1={"wrong": 100}, level1_32px={"wrong": 101}),
+    ),
     ("level1", "Images are resized"): (given(level1={}),),
     ("level1", "No data augmentation"): (given(level1={}), given(level1={"augment": True})),
     ("level1", "The base model is ResNet-50"): (
@@ -344,8 +352,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level2={"train": UP, "val": UP}),
     ),
     ("level2", "The gap between training and validation accuracy is slight"): (
-        given(level2={"train": (0.5, 0.90), "val": (0.5, 0.86)}),
+        many(given(level2={"train": (0.5, 0.90), "val": (0.5, 0.86)})),
         given(level2={"train": (0.5, 0.95), "val": (0.5, 0.86)}),
+        given(level2={"train": (0.5, 0.90), "val": (0.5, 0.86)}),
     ),
     ("level2", "Such a gap is to be expected"): (
         given(level2={"measured": 0.95}, level2_frozen={"measured": 0.9}),
@@ -420,9 +429,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level2={"wrong": {("cat", "dog"): 5}}, level1={"wrong": {("dog", "cat"): 9}}),
     ),
     ("level2", "It is more robust"): (
-        given(measures=shifts(level2=20, level2_noaug=60)),
-        given(measures=shifts(level2=60, level2_noaug=20)),
-        given(measures=shifts(level2=20, level2_noaug=20)),
+        given(measures=shifts(level2=20, level1=60)),
+        given(measures=shifts(level2=60, level1=20)),
+        given(measures=shifts(level2=20, level1=20)),
     ),
     ("level2", "Confusion persists for small or cluttered"): (
         given(level2={"wrong": OFTEN_WRONG}, measures=SMALL_THIRD),
@@ -430,8 +439,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level2={"wrong": np.arange(N) % 7 == 0}, measures=SMALL_THIRD),
     ),
     ("level2", "Some hard samples"): (
-        given(level2={"wrong": 10, "confidence": SURE}),
-        given(level2={"wrong": 10, "confidence": 0.6}),
+        given(level2={"wrong": 50, "confidence": SURE}),
+        given(level2={"wrong": 0, "confidence": SURE}),
+        given(level2={"wrong": 10, "confidence": SURE}),  # 95 % claimed of 200, and kept
     ),
     ("level2", "Level 3 addresses that overconfidence"): (
         given(level2={"wrong": 20, "confidence": SURE}, level3={"wrong": 5, "confidence": SURE}),
@@ -450,14 +460,14 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level3={"model": "resnet50"}),
     ),
     ("level3", "SE attention improves discriminative"): (
-        given(level3={"wrong": 50}, level2={"wrong": 80}),
-        given(level3={"wrong": 80}, level2={"wrong": 50}),
-        given(level3={"wrong": 54}, level2={"wrong": 53}),
+        given(level3={"wrong": 50}, level3_plain={"wrong": 80}),
+        given(level3={"wrong": 80}, level3_plain={"wrong": 50}),
+        given(level3={"wrong": 54}, level3_plain={"wrong": 53}),
     ),
     ("level3", "SE attention emphasises"): (
-        given(measures=gates(0.3, 0.35)),
-        given(measures=gates(0.3, 0.305)),  # more, but by half a point
-        given(measures=gates(0.3, 0.31)),
+        given(measures=gates(0.3, 0.35) | maps()),
+        given(measures=gates(0.35, 0.3) | maps()),
+        given(measures=gates(0.3, 0.3) | maps()),
     ),
     ("level3", "The SE block adds minimal"): (
         given(level3={"parameters": 104, "multiply_adds": 1020}, level2={"parameters": 100}),
@@ -465,14 +475,14 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
     ),
     ("level3", "Early layers are frozen"): (given(level3=FROM_LAYER4), given(level3={})),
     ("level3", "That reduces overfitting"): (
-        given(level3={"measured": 0.9}, level2={"measured": 0.99}),
-        given(level3={"measured": 0.99}, level2={"measured": 0.9}),
-        given(level3={}, level2={"val_wrong": ONE_MORE | (np.arange(N) < 99)}),
+        given(level3={"measured": 0.9}, level3_full={"measured": 0.99}),
+        given(level3={"measured": 0.99}, level3_full={"measured": 0.9}),
+        given(level3={}, level3_full={"val_wrong": ONE_MORE | (np.arange(N) < 99)}),
     ),
     ("level3", "That enables better class separation"): (
-        given(level3={"confidence": 0.9}, level2={"confidence": 0.8}),
-        given(level3={"confidence": 0.7}, level2={"confidence": 0.8}),
-        given(level3={"confidence": ALTERNATING}, level2={"confidence": 1.6 - ALTERNATING}),
+        given(level3={"confidence": 0.9}, level3_full={"confidence": 0.8}),
+        given(level3={"confidence": 0.7}, level3_full={"confidence": 0.8}),
+        given(level3={"confidence": ALTERNATING}, level3_full={"confidence": 1.6 - ALTERNATING}),
     ),
     ("level3", "Training takes AdamW"): (given(level3={}),),
     ("level3", "Accuracy ends at 99.09 %"): (
@@ -490,9 +500,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level3={"train": UP, "val": (0.5, 0.7, 0.8)}),
     ),
     ("level3", "Deeper fine-tuning"): (
-        given(level3={"measured": 0.95}, level2={"measured": 0.9}),
-        given(level3={"measured": 0.9}, level2={"measured": 0.95}),
-        given(level3={}, level2={}),
+        given(level3_full={"measured": 0.95}, level3={"measured": 0.9}),
+        given(level3_full={"measured": 0.9}, level3={"measured": 0.95}),
+        given(level3_full={}, level3={}),
     ),
     ("level3", "Validation accuracy stabilises"): (
         given(level3={"val": (0.7, 0.9, 0.905, 0.901)}),
@@ -538,15 +548,16 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level3={"wrong": 600}),  # none of them between cat and dog
         given(level3={"wrong": VEHICLE_ERRORS}),
     ),
-    ("level3", "Errors come with small objects"): (
-        given(level3={"wrong": OFTEN_WRONG}, measures=SMALL_THIRD),
-        given(level3={"wrong": SELDOM_WRONG}, measures=SMALL_THIRD),
-        given(level3={"wrong": np.arange(N) % 7 == 0}, measures=SMALL_THIRD),
+    # Of 300 cats, dogs and birds the first 30 cats are taken for dogs.
+    ("level3", "These errors come with small objects"): (
+        given(level3={"wrong": {("cat", "dog"): 30}}, measures=attributes(object_size=np.where(EARLY, 0.1, 0.5))),
+        given(level3={"wrong": {("cat", "dog"): 30}}, measures=attributes(object_size=np.where(EARLY, 0.5, 0.1))),
+        given(level3={"wrong": {("cat", "dog"): 30}}, measures=SMALL_THIRD),
     ),
-    ("level3", "Errors come with cluttered"): (
-        given(level3={"wrong": OFTEN_WRONG}, measures=SMALL_THIRD),
-        given(level3={"wrong": SELDOM_WRONG}, measures=SMALL_THIRD),
-        given(level3={"wrong": np.arange(N) % 7 == 0}, measures=SMALL_THIRD),
+    ("level3", "These errors come with cluttered"): (
+        given(level3={"wrong": {("cat", "dog"): 30}}, measures=attributes(clutter=np.where(EARLY, 4, 1))),
+        given(level3={"wrong": {("cat", "dog"): 30}}, measures=attributes(clutter=np.where(EARLY, 1, 4))),
+        given(level3={"wrong": {("cat", "dog"): 30}}, measures=SMALL_THIRD),
     ),
     ("level3", "The confusion matrix is dominated"): (
         given(level3={"wrong": {("cat", "dog"): 39}}),
@@ -626,9 +637,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
     ),
     # --- level 4 ---
     ("level4", "Ensembling improves robustness"): (
-        given(measures=shifts(level4=20, level3=60)),
-        given(measures=shifts(level4=60, level3=20)),
-        given(measures=shifts(level4=20, level3=20)),
+        given(measures=shifts(level4=20, level3=60, efficientnet=70)),
+        given(measures=shifts(level4=60, level3=20, efficientnet=100)),
+        given(measures=shifts(level4=20, level3=20, efficientnet=60)),
     ),
     ("level4", "Ensembling improves generalisation"): (
         given(
@@ -689,18 +700,16 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
             seeds={"level3": [{"wrong": np.roll(NEAR, 1)}]},
         ),
     ),
+    # Each architecture, and each seed, is wrong where it is unsure, or both are wrong on the same images.
     ("level4", "Diversity is key"): (
+        given(level3=UNSURE_LATE, efficientnet=UNSURE_EARLY, seeds={"level3": [UNSURE_LATE]}),
+        given(level3=UNSURE_LATE, efficientnet=UNSURE_LATE, seeds={"level3": [UNSURE_EARLY]}),
+        # The second architecture is far the better one: its vote is right more often, and gains nothing.
         given(
             level3={"wrong": 100, "confidence": 0.6},
             efficientnet={"wrong": 0, "confidence": 0.8},
             seeds={"level3": [{"wrong": 100}]},
         ),
-        given(
-            level3={"wrong": 100, "confidence": 0.6},
-            efficientnet={"wrong": 200, "confidence": 0.8},
-            seeds={"level3": [{"wrong": 100}]},
-        ),
-        given(level3={"wrong": 100}, efficientnet={"wrong": 100}, seeds={"level3": [{"wrong": 100}]}),
     ),
     ("level4", "EfficientNet-B0 ends at 92.93 %"): (
         many(given(stated=True, efficientnet={"train": (0.6, 0.7, 0.93), "val": (0.7, 0.8, 0.8972)})),
@@ -713,8 +722,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(efficientnet={"train": UP, "val": UP}),
     ),
     ("level4", "EfficientNet-B0's generalisation gap"): (
-        given(efficientnet={"train": (0.5, 0.9293), "val": (0.5, 0.8972)}),
+        many(given(efficientnet={"train": (0.5, 0.9293), "val": (0.5, 0.8972)})),
         given(efficientnet={"train": (0.5, 0.9893), "val": (0.5, 0.8972)}),
+        given(efficientnet={"train": (0.5, 0.9293), "val": (0.5, 0.8972)}),
     ),
     ("level4", "EfficientNet-B0 shows no sign of overfitting"): (
         given(efficientnet={"train": UP, "val": UP, "val_loss": FALLING}),
@@ -746,18 +756,15 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
     ),
     ("level4", "Soft voting handles ambiguous"): (
         # Each member is wrong where it is unsure.
-        given(
-            level3={"wrong": HALF, "confidence": np.where(HALF, 0.5, 0.8)},
-            efficientnet={"wrong": ~HALF, "confidence": np.where(HALF, 0.8, 0.5)},
-        ),
+        given(level3=UNSURE_EARLY, efficientnet=UNSURE_LATE),
         given(
             level3={"wrong": 200, "confidence": 0.8},
             efficientnet={"wrong": 100, "confidence": 0.6},
         ),
-        # The vote is the better member's.
+        # The surer member is right on half of the images on which they differ, as a coin is.
         given(
             level3={"wrong": 100, "confidence": 0.8},
-            efficientnet={"wrong": 200, "confidence": 0.6},
+            efficientnet={"wrong": np.roll(np.arange(N) < 100, 100), "confidence": 0.6},
         ),
     ),
     ("level4", "Test accuracy of the ensemble is 95.11 %"): (
@@ -797,7 +804,7 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(stated=True, level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 90}),
         given(stated=True, level3={"wrong": 50}, efficientnet={"wrong": 50}, level1={"wrong": 180}),
     ),
-    ("level4", "A third model, ConvNeXt-Tiny"): (
+    ("level4", "A third model, ConvNeXt-Tiny, gives"): (
         given(
             level3={"wrong": 50, "confidence": 0.6},
             efficientnet={"wrong": 20, "confidence": 0.8},
@@ -815,9 +822,9 @@ CASES: dict[tuple[str, str], tuple[Evidence, ...]] = {
         given(level3={"multiply_adds": 4000}, efficientnet={"multiply_adds": 100}),
     ),
     ("level4", "Minor confusion remains among fine-grained"): (
+        many(given(level3={"wrong": ANIMAL_ERRORS}, efficientnet={"wrong": ANIMAL_ERRORS})),  # 43 of 600
+        given(level3={"wrong": {("cat", "dog"): 80}}, efficientnet={"wrong": {("cat", "dog"): 80}}),
         given(level3={"wrong": ANIMAL_ERRORS}, efficientnet={"wrong": ANIMAL_ERRORS}),
-        given(level3={"wrong": VEHICLE_ERRORS}, efficientnet={"wrong": VEHICLE_ERRORS}),
-        given(level3={"wrong": EVEN_ERRORS}, efficientnet={"wrong": EVEN_ERRORS}),
     ),
 }
 SOFT_BEATS_HARD = ("level4", "Soft voting is better than hard voting")  # needs probabilities of its own
@@ -950,7 +957,7 @@ def everything() -> Evidence:
         | SMALL_THIRD
         | gates(0.3, 0.4)
     )
-    measures |= shifts(level2=20, level2_noaug=30, level3=20, level4=20)
+    measures |= shifts(level1=30, level2=20, level2_noaug=30, level3=20, efficientnet=30, level4=20)
     return given(stated=True, measures=measures, seeds=more, **runs)
 
 
@@ -1086,7 +1093,7 @@ OF_MAPS = [key for key, v in CASES.items() if "cams" in v[0].measures]
 def test_small_maps_cannot_tell_where_a_model_looks(key):
     for evidence in CASES[key]:
         measures = {name: dict(values) | {"map_size": 4} for name, values in evidence.measures["cams"].items()}
-        found = row(key, replace(evidence, measures={"cams": measures}))
+        found = row(key, replace(evidence, measures={**evidence.measures, "cams": measures}))
         assert found["verdict"] == "not measurable here"
         assert found["evidence"].endswith("The maps have 4 x 4 cells, too few to tell.")
         assert "7 cells a side" in found["rule"]
@@ -1142,7 +1149,7 @@ def test_where_the_object_lies_is_not_known_of_photographs():
     for key in (
         ("level3", "SE attention emphasises"),
         ("level3", "The model focuses on regions"),
-        ("level3", "Errors come with small objects"),
+        ("level3", "These errors come with small objects"),
     ):
         found = row(key, given(level3={}, level2={}, measures=measures))
         assert found["verdict"] == "not measurable here"
@@ -1170,23 +1177,53 @@ def test_a_block_of_many_parameters_is_refuted_without_timings_and_of_few_is_ope
 )
 def test_a_gap_that_only_the_measurement_without_augmentation_shows_is_a_gap(key, name):
     curves = {"train": (0.5, 0.90), "val": (0.5, 0.89)}
-    assert verdict(key, given(**{name: curves | {"measured": 0.94}})) == "holds"
-    assert verdict(key, given(**{name: curves | {"measured": 0.97}})) == "does not hold"
+    assert verdict(key, many(given(**{name: curves | {"measured": 0.93}}))) == "holds"
+    assert verdict(key, many(given(**{name: curves | {"measured": 0.97}}))) == "does not hold"
+
+
+def test_a_gap_that_is_narrower_for_fitting_less_tells_nothing_of_overfitting():
+    key = ("level2", "Augmentation reduces overfitting")
+    found = row(key, given(level2={"measured": 0.7, "val_wrong": 300}, level2_noaug={"measured": 0.99}))
+    assert "level2 +0.00 points, level2_noaug +9.00: -9.00 points" in found["evidence"]
+    assert "Validation accuracy: -20.00 points" in found["evidence"]
+    assert found["verdict"] == "not measurable here"
+    assert found["evidence"].endswith("the gap alone cannot tell.")
+
+
+def test_arms_that_are_the_level_itself_have_nothing_to_say_of_it():
+    key = ("level1", "Pretrained ImageNet models expect")
+    found = row(key, given(level1={"image_size": 32}, level1_32px={}))
+    assert found["verdict"] == "not measurable here"
+    assert found["evidence"].startswith("Level 1 itself has images of 32 pixels: this run's own setting")
+    found = row(key, given(level1={"wrong": 100, "weights": "pretrain"}, level1_32px={"wrong": 200}))
+    assert found["verdict"] == "not measurable here"  # what ImageNet's weights expect, others do not say
+    assert "+10.00 points" in found["evidence"]
 
 
 def test_where_ties_allow_no_third_the_images_are_counted():
-    key = ("level3", "Errors come with small objects")
+    key = ("level2", "Confusion persists for small or cluttered")
     assert "The 333 images of smallest object size: " in row(key, CASES[key][0])["evidence"]
-    measures = attributes(object_size=np.where(np.arange(N) < 192, 0.1, 0.5))
-    found = row(key, given(level3={"wrong": 50}, measures=measures))
+    measures = attributes(object_size=np.where(np.arange(N) < 192, 0.1, 0.5), clutter=np.arange(N))
+    found = row(key, given(level2={"wrong": 50}, measures=measures))
     assert "The 192 images of smallest object size (ties allow no third): 26.04 % wrong" in found["evidence"]
+
+
+def test_these_errors_are_confusions_of_the_named_pairs_among_their_classes():
+    """Of 300 birds, cats and dogs a third is early; 30 early cats are taken for dogs, 5 early dogs for frogs."""
+    key = ("level3", "These errors come with small objects")
+    wrong = {("cat", "dog"): 30, ("dog", "frog"): 5, ("ship", "truck"): 30}
+    measures = attributes(object_size=np.where(EARLY, 0.1, 0.5))
+    found = row(key, given(level3={"wrong": wrong}, measures=measures))
+    early = int((EARLY & np.isin(LABELS, [CLASSES.index(name) for name in ("bird", "cat", "dog")])).sum())
+    assert f"The {early} images of smallest object size: {100 * 30 / early:.2f} % confused" in found["evidence"]
+    assert "the rest 0.00 %" in found["evidence"]
 
 
 @pytest.mark.parametrize(
     ("key", "limit"),
     [
         (("level3", "It matches level 2's accuracy"), "1 point either way"),
-        (("level3", "SE attention emphasises"), "+1 point"),
+        (("level2", "The gap between training and validation accuracy is slight"), "5 points"),
         (("level3", "Performance is balanced"), "10 points"),
         (("level4", "Its architectures are complementary"), "a third"),
     ],
@@ -1217,7 +1254,7 @@ def test_blank_maps_are_left_out_and_maps_of_other_images_refused():
 
 def test_objects_that_are_all_alike_cannot_tell_small_from_large():
     measures = attributes(object_size=np.full(N, 0.2))
-    found = row(("level3", "Errors come with small objects"), given(level3={}, measures=measures))
+    found = row(("level3", "These errors come with small objects"), given(level3={}, measures=measures))
     assert found["verdict"] == "not measurable here"
 
 
@@ -1445,23 +1482,30 @@ def test_two_seeds_give_the_variance_and_no_verdict():
 
 
 def test_robustness_counts_what_the_shifts_cost_and_not_the_accuracy_before():
-    measures = shifts(level2=10, level2_noaug=10)
+    measures = shifts(level2=10, level1=10)
     for right in measures["robustness"]["level2"].values():
         right[100:200] = 0  # wrong with and without a shift
-    measures["robustness"]["level2_noaug"]["hue"] = np.zeros(500)
+    measures["robustness"]["level1"]["hue"] = np.zeros(500)
     found = row(("level2", "It is more robust"), given(measures=measures))
-    assert (
-        "brightness 2.00 and 2.00; contrast 2.00 and 2.00; saturation 2.00 and 2.00; hue 2.00 and 100.00"
-        in (found["evidence"])
-    )
-    assert "loses fewer by +24.50 points" in found["evidence"]  # a quarter of 98
+    assert "level2 less level1 on 500 shifted images: lost -24.50 points" in found["evidence"]  # a quarter of 98
     assert found["verdict"] == "holds"
 
 
+def test_who_has_little_to_lose_is_not_robust_for_losing_little():
+    """Right on nothing, it loses nothing."""
+    measures = shifts(level2=0, level1=50)
+    for right in measures["robustness"]["level2"].values():
+        right[:] = 0
+    found = row(("level2", "It is more robust"), given(measures=measures))
+    assert "shifted images: lost -10.00 points" in found["evidence"]
+    assert "accuracy there -90.00 points" in found["evidence"]
+    assert found["verdict"] == "does not hold"
+
+
 def test_half_right_over_a_shifts_directions_counts_as_a_half():
-    measures = shifts(level2=0, level2_noaug=0)
+    measures = shifts(level2=0, level1=0)
     measures["robustness"]["level2"]["hue"] = np.full(500, 0.5)
-    assert "hue 50.00 and 0.00" in row(("level2", "It is more robust"), given(measures=measures))["evidence"]
+    assert "lost +12.50 points" in row(("level2", "It is more robust"), given(measures=measures))["evidence"]
 
 
 def test_the_batchnorm_arm_is_told_beside_level_1s_accuracy():

@@ -35,9 +35,9 @@ SHARED = {
     "drive": "bool",
 }
 OWN = {
-    "level1_baseline": {"batchnorm"},
+    "level1_baseline": {"batchnorm", "at_32px"},
     "level2_augmentation": {"ablation", "shift_images", "all_shifts"},
-    "level3_attention": {"cam_images", "road_images"},
+    "level3_attention": {"plain", "full_finetuning", "cam_images", "road_images"},
     "level4_ensemble": {"second_seed", "convnext", "second_test", "shift_images"},
 }
 METADATA = {

@@ -18,6 +18,7 @@ from cifarlib.recipes import (
     LEVEL1_ARMS,
     LEVEL2,
     LEVEL3,
+    LEVEL3_ARMS,
     Profile,
     Recipe,
     documented_recipe,
@@ -170,7 +171,8 @@ def test_nothing_is_documented_of_recipes_the_documents_do_not_have(name: str) -
 def test_every_level_names_recipes_that_exist(profile: str) -> None:
     _, resolved = resolve(profile)
     assert {name for names in recipes.LEVELS.values() for name in names} <= set(resolved)
-    assert all(recipe.name == name for name, recipe in resolved.items())
+    same = {name: recipe.name for name, recipe in resolved.items() if recipe.name != name}
+    assert same == ({"level3_plain": "level2"} if profile == "demo" else {})
     assert list(recipes.LEVELS) == list(documented.LEVELS)
 
 
@@ -198,12 +200,37 @@ def test_the_arms_differ_from_level_2_in_the_two_factors_alone(overrides: dict[s
         assert getattr(resolved["level2_noaug_frozen"], key.removeprefix("level2.")) == value
 
 
-def test_the_arm_of_level_1_differs_in_batchnorm_alone() -> None:
-    _, resolved = resolve("full", overrides={"level1.epochs": 3, "level2.epochs": 4})
-    arm = resolved["level1_batchnorm"]
-    assert (arm.batchnorm, arm.epochs) == ("train", 3)
-    assert replace(arm, name="level1", batchnorm="source") == resolved["level1"]
-    assert documented_recipe("level1_batchnorm") == replace(arm, epochs=LEVEL1.epochs)
+@pytest.mark.parametrize(
+    ("level", "arm", "field", "value"),
+    [
+        ("level1", "level1_batchnorm", "batchnorm", "train"),
+        ("level1", "level1_32px", "image_size", 32),
+        ("level3", "level3_plain", "model", "resnet50"),
+        ("level3", "level3_full", "trainable", "all"),
+    ],
+)
+def test_the_other_arms_differ_from_their_level_in_one_field(level: str, arm: str, field: str, value: Any) -> None:
+    _, resolved = resolve("full", overrides={f"{level}.epochs": 3, "level2.epochs": 4})
+    found, base = resolved[arm], resolved[level]
+    assert (getattr(found, field), found.epochs, found.name) == (value, 3, arm)
+    assert replace(found, name=level, **{field: getattr(base, field)}) == base
+    assert documented_recipe(arm) == replace(found, epochs=documented_recipe(level).epochs)
+
+
+def test_an_arm_that_is_the_very_training_of_a_level_is_that_level() -> None:
+    """Nothing is trained twice under two names; what differs in one field stays an arm."""
+    overrides = {"level3.epochs": 10, "level1.image_size": 32, "level1.batchnorm": "train"}
+    _, resolved = resolve("full", overrides=overrides)
+    assert resolved["level3_plain"] is resolved["level2"]
+    assert resolved["level1_32px"] is resolved["level1_batchnorm"] is resolved["level1"]
+    assert resolved["level3_full"].name == "level3_full"
+    assert resolve("full", overrides={"level3.epochs": 10, "level3.hue": 0.2})[1]["level3_plain"].name != "level2"
+
+
+def test_what_a_notebook_asks_for_are_arms_and_each_has_one_parameter() -> None:
+    asked = [arm for parameters in recipes.ASKED_FOR.values() for arms in parameters.values() for arm in arms]
+    assert sorted(asked) == sorted([*LEVEL1_ARMS, *ARMS, *LEVEL3_ARMS, "convnext"])
+    assert set(recipes.BY_DEFAULT) < {name for parameters in recipes.ASKED_FOR.values() for name in parameters}
 
 
 # --- Values ------------------------------------------------------------------------------------------------
@@ -339,7 +366,7 @@ EVERY_RECIPE = [recipe for profile in ("full", "demo") for recipe in resolve(pro
     [
         *EVERY_RECIPE,
         replace(LEVEL2, weights='C:\\weights\\"größe".pth', learning_rate=0.1 + 0.2, weight_decay=5e-324),
-        replace(LEVEL2, learning_rate=1, hue=0, seed=2**63),
+        replace(LEVEL2, learning_rate=1, hue=0, seed=2**63 - 1),
     ],
     ids=lambda r: r.name,
 )
@@ -388,7 +415,7 @@ def test_the_users_override_wins_over_the_profiles() -> None:
     assert "image_size" in profile.overrides
     _, resolved = resolve("demo", overrides={"epochs": 1, "image_size": 48})
     for name, recipe in resolved.items():
-        if name != "pretrain":
+        if name not in ("pretrain", "level1_32px"):
             assert recipe == replace(plain[name], epochs=1, image_size=48)
 
 
@@ -495,7 +522,7 @@ def test_pretraining_takes_narrow_keys_only(profile: str) -> None:
 def test_a_broad_dilation_reaches_the_resnets_alone() -> None:
     _, resolved = resolve("full", overrides={"dilation": True})
     reached = {name for name, recipe in resolved.items() if recipe.dilation}
-    assert reached == {"level1", "level2", "level3", *LEVEL1_ARMS, *ARMS}
+    assert reached == {"level1", "level2", "level3", *LEVEL1_ARMS, *ARMS, *LEVEL3_ARMS}
 
 
 @pytest.mark.parametrize("profile", ["full", "demo"])
@@ -507,9 +534,9 @@ def test_the_seed_reaches_every_recipe_and_nothing_else(profile: str) -> None:
     assert chosen == plain  # the split has a seed of its own
 
 
-@pytest.mark.parametrize("seed", ["0", 0.0, True, -1, None])
+@pytest.mark.parametrize("seed", ["0", 0.0, True, -1, None, 2**63])
 def test_a_bad_seed_is_refused(seed: Any) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"seed={seed!r} must be an integer of at least 0")):
+    with pytest.raises(ValueError, match=re.escape(f"seed={seed!r} must be an integer from 0 to 2**63 - 1")):
         resolve("full", seed=seed)
 
 

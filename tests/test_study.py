@@ -261,6 +261,13 @@ def test_what_is_finished_under_every_seed_needs_no_room(tmp_path: Path, monkeyp
     assert float(kept[0]) == pytest.approx((39 + 1) * own / 2**30, abs=0.05)
 
 
+def test_an_arm_that_is_a_level_is_found_as_that_level(tmp_path: Path) -> None:
+    here = study(tmp_path, **{"level3.epochs": 1, "level2.epochs": 1})
+    run = here.run("level3_plain")
+    assert run.recipe.name == "level2" and here.find("level2") is run is here.run("level2")
+    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == ["level2"]
+
+
 def test_what_trainings_take_is_said_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,6 +281,10 @@ def test_what_trainings_take_is_said_before_anything_starts(
     )
     assert "To train, unless finished: level2, level3\n" in full.expectations("level3")
     assert "To train, unless finished: level3\n" in full.expectations(runs=["level3"])
+    assert "unless finished: level2, level3, level3_plain\n" in full.expectations("level3", "level3_plain")
+    as_long = Study("full", run_root=tmp_path / "runs", overrides={"level3.epochs": 10, "seeds": 2})
+    assert "unless finished: level2, level3\n" in as_long.expectations("level3", "level3_plain")
+    assert as_long.expectations("level3", "level3_plain") == as_long.expectations("level3")  # two seeds of each
     with pytest.raises(ValueError, match="unknown run 'level5'"):
         full.expectations("level5")
     with pytest.raises(ValueError, match="unknown run 'levle1'"):
@@ -306,10 +317,15 @@ def test_in_colab_without_a_gpu_it_says_how_to_get_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Study("auto")
-    assert "Runtime" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Runtime" not in said and "drive" not in said
     monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
     Study("auto")
-    assert "Change runtime type > T4 GPU" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Change runtime type > T4 GPU" in said
+    assert "drive is False: what is trained here is gone when this Colab session ends.\n" in said
+    Study("auto", run_root="/content/drive/MyDrive/runs")
+    assert "drive is False" not in capsys.readouterr().out
     Study("demo")  # was asked for
     assert "Runtime" not in capsys.readouterr().out
 
