@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import io
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from cifarlib.predicting import Prediction, Predictor
     from cifarlib.runs import Found
     from cifarlib.study import Study
+
+_DATA_ROOT = "data"
 
 _TOP = """\
 A CIFAR-10 transfer-learning study in four levels: frozen baseline, fine-tuning, attention, ensemble.
@@ -42,8 +46,8 @@ examples:
   cifarlib runs                       what has been trained, and what it takes on the disk
   cifarlib export runs/level2-...     an ONNX model with its card
 
-exit status: 0 all went well; 1 something failed, and what went well is kept; 2 the request was refused, and
-nothing was done; 130 interrupted."""
+exit status: 0 all went well; 1 something failed, and what went well is kept; 2 the request was refused, or its
+images or weights could not be had, and nothing was done; 130 interrupted."""
 
 _REPORT = """\
 Execute the notebooks from top to bottom and write a report folder: for each level the executed notebook and a
@@ -66,8 +70,9 @@ exit status: 0 all went well; 1 a notebook failed (what ran is kept and shown), 
 
 _EVALUATE = """\
 Test every level that has been run on another set of images of the same classes: a folder of your own photographs
-(CLASS/*.jpg), or CIFAR-10.1's arrays (*_data.npy beside *_labels.npy). Trains nothing and writes nothing. Give the
-same --profile, --seed, --run-root, --data-root and --set as the report that trained the levels."""
+(CLASS/*.jpg), or CIFAR-10.1's arrays (*_data.npy beside *_labels.npy). Trains nothing; of the study's own images,
+what is missing is downloaded. Give the same --profile, --seed, --run-root, --data-root and --set as the report
+that trained the levels."""
 
 _EVALUATE_EXAMPLES = """\
 examples:
@@ -93,10 +98,10 @@ exit status: 0 all are trained; 1 a training failed, and those before it are kep
 nothing was trained; 130 interrupted: the same command resumes."""
 
 _PREDICT = """\
-Say what pictures show, with finished runs: the best that are there (the ensemble of level 4, else the highest
-level), or those named with --run, which then vote. Pictures (PNG, JPEG, WebP) are decoded as the training's were.
-Probabilities are calibrated by one temperature, fitted on the validation images. Under 50 % a prediction is more
-likely wrong than right: it is marked "low confidence"."""
+Say what pictures show, with finished runs: of those on the images that were trained on last the best (the ensemble
+of level 4, else the highest level), or those named with --run, which then vote. Pictures (PNG, JPEG, WebP) are
+decoded as the training's were. Probabilities are calibrated by one temperature, fitted on the validation images.
+Under 50 % a prediction is more likely wrong than right: it is marked "low confidence"."""
 
 _PREDICT_EXAMPLES = """\
 examples:
@@ -154,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    top.add_argument("--version", action="version", version=f"cifarlib {metadata.version('cifarlib')}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -225,7 +231,7 @@ def parser() -> argparse.ArgumentParser:
     add = doctor.add_argument
     add("--profile", default="auto", metavar="P", help="full, demo or auto (the default), as for report")
     _add_run_root(doctor)
-    add("--data-root", default="data", metavar="DIR", help="where images are, or go (default: data)")
+    add("--data-root", default=_DATA_ROOT, metavar="DIR", help="where images are, or go (default: data)")
     _add_set(doctor)
     add("--network", action="store_true", help="ask every mirror whether it has its file")
     add("--no-timing", action="store_true", help="leave the timed batches out, up to a minute on a CPU")
@@ -239,7 +245,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _others() -> list[str]:
     """Name the recipes that are trained and are no level."""
-    return [*recipes.LEVEL1_ARMS, *(arm for arm in recipes.ARMS if arm != "level2"), "efficientnet", "convnext"]
+    return [*recipes.COMPARED, "efficientnet", "convnext"]
 
 
 def _add_run_root(command: argparse.ArgumentParser) -> None:
@@ -260,7 +266,7 @@ def _add_study(command: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, default=0, metavar="N", help="seed of training (default: 0)")
     _add_run_root(command)
-    add("--data-root", default="data", metavar="DIR", help="where images are, or go (default: data)")
+    add("--data-root", default=_DATA_ROOT, metavar="DIR", help="where images are, or go (default: data)")
     _add_set(command)
 
 
@@ -272,7 +278,8 @@ def _add_set(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FIELD=VALUE",
         help="change a field of every recipe (epochs=2), of one (level2.epochs=2), or of the profile "
-        "(train_size=1000, seeds=3) (repeatable)",
+        f"(train_size=1000, seeds=3) (repeatable). Fields of recipes: {', '.join(recipes.RECIPE_FIELDS)}; of the "
+        f"profile: {', '.join(recipes.PROFILE_FIELDS)}",
     )
 
 
@@ -280,6 +287,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = parser().parse_args(arguments)
     options.arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):  # a class name that a terminal cannot show must not end a command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _COMMANDS[options.command](options)
     except BrokenPipeError:  # whoever read the output has had enough
@@ -315,6 +325,7 @@ def _report(options: argparse.Namespace) -> int:
     try:
         if options.readme:
             _check_readme(options.readme)
+        _check_data_root(options)
         request = reports.plan(
             options.levels,
             profile=options.profile,
@@ -353,7 +364,26 @@ def _check_readme(path: str) -> None:
         ) from None
 
 
+def _check_data_root(options: argparse.Namespace) -> None:
+    """Refuse a folder of images that is named and not there: it would be filled with CIFAR-10 instead."""
+    named = options.data_root != _DATA_ROOT
+    if options.profile == "demo":
+        if named:
+            _say(f"profile demo draws its own images: --data-root {printable(options.data_root)} is not used")
+    elif named and not Path(options.data_root).exists():
+        root = shlex.quote(printable(options.data_root))
+        raise ValueError(
+            f"--data-root {root} does not exist: give the folder of your images, or make it for CIFAR-10 to be "
+            f"downloaded to (mkdir -p {root})"
+        )
+
+
 def _evaluate(options: argparse.Namespace) -> int:
+    try:
+        _check_data_root(options)
+        overrides = dict(map(_field, options.fields))
+    except ValueError as error:  # before torch is waited for
+        return _refuse(error)
     from cifarlib import tables
     from cifarlib.study import Study
 
@@ -364,7 +394,7 @@ def _evaluate(options: argparse.Namespace) -> int:
                 seed=options.seed,
                 run_root=options.run_root,
                 data_root=options.data_root,
-                overrides=dict(map(_field, options.fields)),
+                overrides=overrides,
             )
             found = study.evaluate(study.load_test(options.path), Path(options.path).name)
     except (ValueError, OSError, MemoryError) as error:
@@ -387,23 +417,28 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    try:
+        names = _names(options.names)
+        _check_data_root(options)
+        overrides = dict(map(_field, options.fields))
+    except ValueError as error:  # before torch is waited for
+        return _refuse(error)
     from cifarlib import parallel
 
     if parallel.rank():  # the first process speaks for all
         os.environ["CIFARLIB_PROGRESS"] = "0"
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            return _train_here(options)
-    return _train_here(options)
+            return _train_here(options, names, overrides)
+    return _train_here(options, names, overrides)
 
 
-def _train_here(options: argparse.Namespace) -> int:
+def _train_here(options: argparse.Namespace, names: Sequence[str], overrides: dict[str, Any]) -> int:
     from cifarlib import parallel
     from cifarlib.runs import RunError
     from cifarlib.study import Study
     from cifarlib.training import DivergedError
 
     try:
-        names = _names(options.names)
         if parallel.world() == 1:
             _refuse_devices(options.devices)
         study = Study(
@@ -411,7 +446,7 @@ def _train_here(options: argparse.Namespace) -> int:
             seed=options.seed,
             run_root=options.run_root,
             data_root=options.data_root,
-            overrides=dict(map(_field, options.fields)),
+            overrides=overrides,
         )
         study.check(runs=[member for name in names for member in recipes.members(name)])
     except (ValueError, OSError, MemoryError, RunError) as error:
@@ -432,11 +467,10 @@ def _train_here(options: argparse.Namespace) -> int:
 def _names(given: Sequence[str]) -> list[str]:
     """Return the names of what is to be trained, each once; ValueError lists them where one is unknown."""
     known = [*recipes.LEVELS, *_others()]
-    names = list(dict.fromkeys(f"level{name}" if name.isdigit() else name for name in given))
-    for name in names:
-        if name not in known:
+    for name in given:
+        if name not in known and f"level{name}" not in recipes.LEVELS:
             raise ValueError(f"unknown run {name!r}: known are {', '.join(known)}")
-    return names
+    return list(dict.fromkeys(name if name in known else f"level{name}" for name in given))
 
 
 def _refuse_devices(devices: int) -> None:
@@ -626,7 +660,10 @@ def _runs(options: argparse.Namespace) -> int:
         if root.exists():
             return _refuse(NotADirectoryError(f"{root} is a file: give the folder of the runs as --run-root"))
         _say(f"There is no folder {root} yet: cifarlib train or report makes it, --run-root names another.")
-    found = runs.survey(root)
+    try:
+        found = runs.survey(root)
+    except runs.RunError as error:
+        return _refuse(error)
     damaged = [each for each in found if each.state == "damaged"]
     if options.json:
         print(json.dumps([_run_record(each) for each in found], indent=2, allow_nan=False))
@@ -692,13 +729,18 @@ def _age(seconds: float) -> str:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    try:
+        _check_data_root(options)
+        overrides = dict(map(_field, options.fields))
+    except ValueError as error:  # before torch is waited for
+        return _refuse(error)
     from cifarlib import doctor
 
     found = []
     try:
         for check in doctor.examine(
             options.profile,
-            overrides=dict(map(_field, options.fields)),
+            overrides=overrides,
             run_root=options.run_root,
             data_root=options.data_root,
             network=options.network,

@@ -190,7 +190,7 @@ def check_demo(data_root: str | Path) -> None:
     if holds_images(Path(data_root)):
         raise ValueError(
             "profile 'auto' means the demo here (no CUDA device), and the demo would not look at your images "
-            f"in data_root={str(data_root)!r}: say profile='full' to use them"
+            f"in data_root={str(data_root)!r}: use them with profile='full' (--profile full)"
         )
 
 
@@ -328,8 +328,8 @@ def _fetch(archive: _Archive, folder: Path) -> Path:
     own = os.environ.get("CIFARLIB_MIRROR", "").strip()
     if own and not downloads.is_address(own):
         raise ValueError(
-            f"CIFARLIB_MIRROR={own!r} is no address of a file: it must begin with https:// or http://; a file "
-            f"that is on this machine belongs at {(folder / archive.name).resolve()}"
+            f"CIFARLIB_MIRROR={downloads.shown(own)!r} is no address of a file: it must begin with https:// or "
+            f"http://; a file that is on this machine belongs at {(folder / archive.name).resolve()}"
         )
     return downloads.fetch(
         ((own,) if own else ()) + archive.mirrors,
@@ -548,7 +548,8 @@ def _files(root: Path, within: str) -> tuple[list[str], np.ndarray, tuple[str, .
         found = f"only one, {classes[0].name!r}" if classes else "none"
         lying = f"; {printable(loose)} and perhaps others lie in it loose" if loose else ""
         raise ValueError(
-            f"{shown} must hold a folder for each of two or more classes, and there is {found}{lying}"
+            f"{shown} must hold a folder for each of two or more classes, and there is {found}{lying}: make the "
+            "folders and move the images there"
         )
     if loose:
         raise ValueError(
@@ -822,7 +823,8 @@ def augment(images: Tensor, recipe: Recipe) -> Tensor:
 def versions(image: Tensor, recipe: Recipe, count: int, seed: int) -> Tensor:
     """Return `count` augmented versions of an image uint8 `[3, s, s]`: float32 `[count, 3, s, s]`, for showing."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # torch.manual_seed would seed the GPU too, whose state is not restored here and is not used.
+        torch.default_generator.manual_seed(seed)
         return augment(image.expand(count, -1, -1, -1), recipe)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import torch
 
-from cifarlib import data, models, progress, recipes, runs, training
+from cifarlib import data, downloads, models, progress, recipes, runs, training
 from cifarlib.recipes import Profile, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,7 +104,8 @@ def examine(
     missing = [file for file in weights if not file.path.is_file()]
     yield from _weights(by_name, weights)
     yield _disk("run_root", Path(run_root), _room_for_runs(chosen, by_name))
-    yield _disk("data_root", Path(data_root), source.download)
+    if source.download:  # else nothing is written there
+        yield _disk("data_root", Path(data_root), source.download)
     if missing:
         yield _disk("torch's cache", missing[0].path.parent, round(sum(file.mib for file in missing) * 2**20))
     if network:
@@ -122,8 +123,10 @@ def _problem(name: str, error: Exception) -> Check:
 
 
 def _arms(by_name: Mapping[str, Recipe]) -> list[Recipe]:
-    """Return what the notebooks of levels 1 and 2 train besides by default; ConvNeXt has to be asked for."""
-    return [by_name[name] for name in recipes.COMPARED]
+    """Return what the notebooks train besides the levels by default; the rest has to be asked for."""
+    asked = [asked[name] for asked in recipes.ASKED_FOR.values() for name in recipes.BY_DEFAULT if name in asked]
+    arms = dict.fromkeys(by_name[arm] for of in asked for arm in of)
+    return [arm for arm in arms if arm.name not in _MAIN]
 
 
 def _stand_ins(by_name: Mapping[str, Recipe]) -> list[Recipe]:
@@ -166,7 +169,7 @@ def _packages() -> Iterator[Check]:
             target = f"'cifarlib[{extra}]'" if extra else "cifarlib"
             yield Check(name, state, "; ".join(lacking), f"{remedy} {target}")
         else:
-            shown = f"; torch {torch.__version__}" if not extra else ""
+            shown = f"; cifarlib {metadata.version('cifarlib')}, torch {torch.__version__}" if not extra else ""
             yield Check(name, "ok", f"all {count} of them as new as needed{shown}")
 
 
@@ -174,6 +177,8 @@ def _declared() -> dict[str, list[str]]:
     """Return the declared lower bounds, `name>=version`, by extra ("" for none), and of Python."""
     try:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        if project["name"] != "cifarlib":  # another's, beside an installed package
+            raise KeyError("cifarlib")
         groups = {"": project["dependencies"], **project["optional-dependencies"]}
         python = project["requires-python"]
     except (OSError, ValueError, KeyError):  # installed without the repository
@@ -190,9 +195,9 @@ def _declared() -> dict[str, list[str]]:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """Return a version's numbers, without what stands after them: 2.13.0+cpu is (2, 13, 0)."""
+    """Return a version's numbers, without what stands after them and zeros at the end: 2.13.0+cpu is (2, 13)."""
     match = re.match(r"\d+(\.\d+)*", text)
-    return tuple(map(int, match[0].split("."))) if match else ()
+    return tuple(map(int, re.sub(r"(\.0+)+$", "", match[0]).split("."))) if match else ()
 
 
 # --- Hardware ----------------------------------------------------------------------------------------------
@@ -379,7 +384,8 @@ def _network(files: list[models.Published]) -> Iterator[Check]:
 
     own = os.environ.get("CIFARLIB_MIRROR", "").strip()
     for url in (*([own] if own else []), *data.CIFAR10.mirrors, *(file.url for file in files)):
-        shown = url if len(url) <= 90 else f"{url[:87]}..."
+        shown = downloads.shown(url)
+        shown = shown if len(shown) <= 90 else f"{shown[:87]}..."
         try:
             answer = requests.head(url, allow_redirects=True, timeout=(_TIMEOUT, _TIMEOUT))
             why = "" if answer.ok else f"answers {answer.status_code}"
@@ -434,7 +440,7 @@ def _times(
         "note" if long else "ok",
         f"training the four levels on {source.what}, {source.counts[0]:,} to train on, at {size} px{under}: about "
         f"{progress.duration(total)} ({parts}), and about {progress.duration(sum(seconds.values()))} more for the "
-        "arms that the notebooks of levels 1 and 2 add by default",
+        "arms that the notebooks add by default",
         ", or ".join(remedies or ["fewer epochs"]) if long else "",
     )
 

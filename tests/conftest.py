@@ -10,6 +10,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+# What a shell may have set decides no test, nor what the processes print that tests start.
+for name in ("PYTEST_ADDOPTS", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "CIFARLIB_MIRROR", "CIFARLIB_PROGRESS"):
+    os.environ.pop(name, None)
+os.environ["COLUMNS"] = "80"
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: the cores are shared out already
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 ROOT = Path(__file__).resolve().parents[1]

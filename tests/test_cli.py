@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,45 @@ def test_every_command_has_a_help_worth_reading(call: Call) -> None:
         assert parser().parse_args(line.split()).command == line.split()[0]
 
 
+def test_the_version_is_that_of_the_package(call: Call) -> None:
+    assert call("--version")[:2] == (0, f"cifarlib {metadata.version('cifarlib')}\n")
+
+
+def test_every_field_that_set_takes_is_listed(call: Call) -> None:
+    _, about, _ = call("train", "--help")
+    listed = re.findall(r"\w+", about.partition("Fields of recipes:")[2].partition("exit status")[0])
+    assert {*recipes.RECIPE_FIELDS, *recipes.PROFILE_FIELDS} <= set(listed)
+
+
+@pytest.mark.parametrize(
+    "command", [("train", "level1"), ("report",), ("evaluate", "shots"), ("doctor", "--no-timing")]
+)
+def test_a_folder_of_images_that_is_not_there_is_not_filled_with_cifar_10(
+    command: tuple[str, ...], tmp_path: Path, call: Call
+) -> None:
+    """A typing error in the name of one's own images would train on others."""
+    missing = tmp_path / "leavs"
+    status, _, said = call(*command, "--profile", "full", "--data-root", missing)
+    assert (status, missing.exists()) == (2, False)
+    assert f"--data-root {missing} does not exist: give the folder of your images" in said
+    status, _, said = call("evaluate", missing / "shots", "--profile", "demo", "--data-root", missing)
+    assert f"profile demo draws its own images: --data-root {missing} is not used" in said
+
+
+def test_what_a_terminal_cannot_show_ends_no_command(tmp_path: Path) -> None:
+    folder = tmp_path / "\u6a39"
+    folder.mkdir()
+    process = subprocess.run(
+        [sys.executable, "-m", "cifarlib", "runs", "--run-root", folder],
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert f"No runs under {tmp_path}/\\u6a39." in process.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "resumes"),
     [
@@ -199,7 +240,7 @@ def test_train_announces_what_it_trains(tmp_path: Path, call: Call) -> None:
     ("arguments", "words"),
     [
         (["level5"], ["unknown run 'level5'", "known are level1, level2, level3, level4, level1_batchnorm"]),
-        (["7"], ["unknown run 'level7'"]),
+        (["7"], ["unknown run '7'"]),
         (["pretrain"], ["unknown run 'pretrain'"]),
         (["level1", "levle2"], ["unknown run 'levle2'"]),  # before level1 is trained
         (["level1", "--set", "epochs"], ["write FIELD=VALUE"]),
@@ -416,8 +457,9 @@ def test_the_best_that_is_there_is_chosen(tmp_path: Path) -> None:
     fake(tmp_path, "level1")
     fake(tmp_path, "level2_noaug")  # an arm of an experiment is not the level
     assert chosen() == ["level1"]
-    level3 = fake(tmp_path, "level3")
     fake(tmp_path, "efficientnet", images="others")
+    assert chosen() == ["efficientnet"]  # the newest images count: a level knows nothing of others
+    level3 = fake(tmp_path, "level3")
     assert chosen() == ["level3"]  # a member of other images is none
     fake(tmp_path, "efficientnet")
     assert chosen() == ["level3", "efficientnet"]
@@ -438,19 +480,27 @@ def test_runs_that_do_not_fit_are_refused(tmp_path: Path, made: Made, call: Call
     assert "does not exist: give the folder of a run" in said
 
 
-def test_runs_lists_every_state_and_touches_nothing(tmp_path: Path, call: Call) -> None:
+def test_runs_lists_every_state_and_touches_nothing(
+    tmp_path: Path, call: Call, request: pytest.FixtureRequest
+) -> None:
     fake(tmp_path, "level1")
     broken = fake(tmp_path, "level2").path
     content = (broken / "model.safetensors").read_bytes()
     (broken / "model.safetensors").write_bytes(content[:-1] + b"x")
-    for name in ("level3", "convnext"):  # one that nobody is at, and one that this very process holds
-        folder = RunFolder(
-            tmp_path, recipes.documented_recipe(name), data="images", weights="w", classes=("cat", "dog")
-        )
-        with folder.lock():
-            folder.save_checkpoint(4, 17, b"state")
-            (folder.path / ".lock").rename(tmp_path / "lock")
-    (tmp_path / "lock").rename(folder.path / ".lock")
+    alone, held = (
+        RunFolder(tmp_path, recipes.documented_recipe(name), data="images", weights="w", classes=("cat", "dog"))
+        for name in ("level3", "convnext")
+    )
+    with alone.lock():
+        alone.save_checkpoint(4, 17, b"state")
+        name = (alone.path / ".lock").read_text()
+    (alone.path / ".lock").write_text(
+        name
+    )  # as a killed process leaves it: this one is alive, and no longer there
+    holding = contextlib.ExitStack()
+    request.addfinalizer(holding.close)
+    holding.enter_context(held.lock())
+    held.save_checkpoint(4, 17, b"state")
     older = fake(tmp_path, "efficientnet").path
     manifest = json.loads((older / "manifest.json").read_text())
     manifest["identity"]["results"] = runs.RESULTS - 1
@@ -560,8 +610,10 @@ def test_what_is_exported_computes_what_was_trained(made: Made, name: str) -> No
 def exported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Level 1 as the command line exports it, and what was said."""
     out = tmp_path_factory.mktemp("export") / "out"
+    state = torch.get_rng_state()
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert main(["export", str(made.runs["level1"].path), "--out", str(out)]) == 0
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's generator, and its seed
     return out, said.getvalue()
 
 

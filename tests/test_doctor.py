@@ -106,8 +106,9 @@ def test_own_images_that_the_demo_would_not_look_at_are_a_problem_as_they_are_fo
     assert status == 1
     (images,) = found["images"]
     assert images["state"] == "problem"
+    assert "data_root" not in found  # nothing would be written there
     assert f"cifarlib: {images['found']}: {images['remedy']}\n" == refusal
-    assert "say profile='full'" in refusal
+    assert "use them with profile='full' (--profile full)" in refusal
     assert call("--data-root", "leaves", "--profile", "full")[0] == 0
     assert call("--data-root", "leaves", "--profile", "demo")[0] == 0
 
@@ -296,7 +297,8 @@ def test_weights_of_ones_own_have_to_fit_what_is_trained_and_no_more(call: Call,
 
 
 @pytest.mark.parametrize(
-    ("text", "numbers"), [("2.13.0+cpu", (2, 13, 0)), ("3.11", (3, 11)), ("2026.9.0rc1", (2026, 9, 0)), ("x", ())]
+    ("text", "numbers"),
+    [("2.13.0+cpu", (2, 13)), ("3.11", (3, 11)), ("2026.9.0rc1", (2026, 9)), ("10", (10,)), ("x", ())],
 )
 def test_versions_are_compared_by_their_numbers(text: str, numbers: tuple[int, ...]) -> None:
     assert doctor._version(text) == numbers
@@ -333,10 +335,13 @@ def test_mirrors_are_asked_only_when_it_is_wished(
     monkeypatch.setattr(data, "CIFAR10", replace(data.CIFAR10, mirrors=mirrors))
     monkeypatch.setattr(doctor, "_weights_files", lambda by_name: [])
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("CIFARLIB_MIRROR", f"{server.replace('//', '//me:s3cret@')}/mine?token=s3cret")
     status, found = call("--network")
     assert status == 0
-    assert [check["state"] for check in found["network"]] == ["ok", "note", "note"]
+    assert "s3cret" not in str(found)
+    assert [check["state"] for check in found["network"]] == ["ok", "ok", "note", "note"]
     assert [check["found"].partition(" ")[2] for check in found["network"]] == [
+        "answers",
         "answers",
         "answers 404",
         "does not answer (ConnectionError)",
@@ -345,6 +350,8 @@ def test_mirrors_are_asked_only_when_it_is_wished(
 
 # --- Time --------------------------------------------------------------------------------------------------
 
+# What the notebooks train besides by default; in the demo all but level3_plain, which is level 2 there.
+ARMS = ("level1_batchnorm", "level1_32px", "level2_noaug_frozen", "level2_frozen", "level2_noaug")
 PACE = training.Pace(forward=0.003, judge=0.001, step=0.004, resident=0.008, real=0.010, stall_ratio=0.8)
 
 
@@ -418,16 +425,16 @@ def test_the_time_is_that_of_the_profile_the_images_and_the_settings(monkeypatch
     times = functools.partial(doctor._times, device=torch.device("cpu"), say=lambda text: None)
     found = times(chosen, by_name, source).found
     seconds = {name: doctor.training_seconds(by_name[name], PACE, 26, 7, 7) for name in by_name}
+    arms = (*ARMS, "level3_plain")
     main_four = {name: 3 * seconds[name] for name in ("level1", "level2", "level3", "efficientnet")}
-    arms = ("level1_batchnorm", "level2_noaug_frozen", "level2_frozen", "level2_noaug")
     parts = ", ".join(f"{name} {progress.duration(of)}" for name, of in main_four.items())
     assert found == (
         "training the four levels on the images in leaves, 26 to train on, at 96 px, under 3 seeds: about "
         f"{progress.duration(sum(main_four.values()))} ({parts}), and about "
-        f"{progress.duration(sum(seconds[name] for name in arms))} more for the arms that the notebooks of levels "
-        "1 and 2 add by default"
+        f"{progress.duration(sum(seconds[name] for name in arms))} more for the arms that the notebooks add by "
+        "default"
     )
-    sizes = [("resnet50", 64, 16, 96), ("resnet50", 96, 16, 96), ("efficientnet_b0", 64, 16, 96)]
+    sizes = [("resnet50", size, 16, 96) for size in (32, 64, 96)] + [("efficientnet_b0", 64, 16, 96)]
     assert sorted(timed) == sorted(sizes)
 
     timed.clear()
@@ -435,7 +442,7 @@ def test_the_time_is_that_of_the_profile_the_images_and_the_settings(monkeypatch
     source = doctor._Source(doctor.Check("images", "ok", ""), "built-in images", (1000, 250, 1000))
     pretraining = doctor.training_seconds(by_name["pretrain"], PACE, chosen.pretrain_size, 500, 0)
     assert f", pretrain_resnet50 {progress.duration(pretraining)})" in times(chosen, by_name, source).found
-    assert [size for _, size, _, _ in timed] == [40, 48, 32]
+    assert [size for _, size, _, _ in timed] == [40, 48, 32, 32]  # level1_32px, and pretraining
 
     chosen, by_name = recipes.resolve("full")
     source = doctor._Source(doctor.Check("images", "ok", ""), "CIFAR-10", (40_000, 10_000, 10_000))
@@ -461,11 +468,10 @@ def test_the_room_is_that_of_the_runs_of_a_report() -> None:
 
     chosen, by_name = recipes.resolve("full")
     main_four = [by_name[name] for name in ("level1", "level2", "level3", "efficientnet")]
-    arms = ("level1_batchnorm", "level2_noaug_frozen", "level2_frozen", "level2_noaug")
-    once = [by_name[name] for name in arms]
+    once = [by_name[name] for name in (*ARMS, "level3_plain")]
     assert doctor._room_for_runs(chosen, by_name) == room(main_four + once)
     seeds = replace(chosen, seeds=3)
     assert doctor._room_for_runs(seeds, by_name) == room(3 * main_four + once)
     demo = recipes.resolve("demo")  # and the stand-in for ImageNet's weights, of which all is trained
-    runs = [demo[1][each.name] for each in main_four + once] + [demo[1]["pretrain"]]
+    runs = [demo[1][each.name] for each in main_four] + [demo[1][name] for name in ARMS] + [demo[1]["pretrain"]]
     assert doctor._room_for_runs(*demo) == room(runs)
