@@ -17,12 +17,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifarlib import recipes, reports
-from cifarlib.text import printable
+from cifarlib.text import printable, version
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=f"cifarlib {metadata.version('cifarlib')}")
+    top.add_argument("--version", action="version", version=f"cifarlib {version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -366,9 +365,9 @@ def _check_readme(path: str) -> None:
 
 def _check_data_root(options: argparse.Namespace) -> None:
     """Refuse a folder of images that is named and not there: it would be filled with CIFAR-10 instead."""
-    named = options.data_root != _DATA_ROOT
+    named = Path(options.data_root) != Path(_DATA_ROOT)
     if options.profile == "demo":
-        if named:
+        if named and os.environ.get("RANK", "0") == "0" and "TORCHELASTIC_RUN_ID" not in os.environ:
             _say(f"profile demo draws its own images: --data-root {printable(options.data_root)} is not used")
     elif named and not Path(options.data_root).exists():
         root = shlex.quote(printable(options.data_root))

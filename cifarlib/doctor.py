@@ -24,6 +24,7 @@ import torch
 
 from cifarlib import data, downloads, models, progress, recipes, runs, training
 from cifarlib.recipes import Profile, Recipe
+from cifarlib.text import version
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -124,8 +125,9 @@ def _problem(name: str, error: Exception) -> Check:
 
 def _arms(by_name: Mapping[str, Recipe]) -> list[Recipe]:
     """Return what the notebooks train besides the levels by default; the rest has to be asked for."""
-    asked = [asked[name] for asked in recipes.ASKED_FOR.values() for name in recipes.BY_DEFAULT if name in asked]
-    arms = dict.fromkeys(by_name[arm] for of in asked for arm in of)
+    asked = recipes.ASKED_FOR.values()
+    names = [arm for parameters in asked for name in recipes.BY_DEFAULT for arm in parameters.get(name, ())]
+    arms = dict.fromkeys(by_name[name] for name in names)
     return [arm for arm in arms if arm.name not in _MAIN]
 
 
@@ -169,7 +171,7 @@ def _packages() -> Iterator[Check]:
             target = f"'cifarlib[{extra}]'" if extra else "cifarlib"
             yield Check(name, state, "; ".join(lacking), f"{remedy} {target}")
         else:
-            shown = f"; cifarlib {metadata.version('cifarlib')}, torch {torch.__version__}" if not extra else ""
+            shown = f"; cifarlib {version()}, torch {torch.__version__}" if not extra else ""
             yield Check(name, "ok", f"all {count} of them as new as needed{shown}")
 
 

@@ -15,7 +15,6 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from cifarlib import data, evaluation, models, predicting, recipes, runs
 from cifarlib.runs import Run
-from cifarlib.text import code_span, printable
+from cifarlib.text import code_span, printable, version
 
 MODEL, CARD = "model.onnx", "MODEL_CARD.md"
 TOLERANCE = 1e-3  # what `_compare` may find for an export to be kept
@@ -187,20 +186,13 @@ def _properties(run: Run, t: float) -> dict[str, str]:
     """Return what is kept within the ONNX file: it may be parted from its card."""
     return {
         "run": run.path.name,
-        "cifarlib": _version(),
+        "cifarlib": version(),
         "classes": json.dumps(list(run.classes)),
         "temperature": repr(t),
         "image_size": str(predicting.stored_size(run)),
         "layout": "uint8 [N, height, width, 3], RGB",
         "low_confidence_below": str(predicting.CONFIDENT),
     }
-
-
-def _version() -> str:
-    try:
-        return metadata.version("cifarlib")
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -232,7 +224,7 @@ def card(run: Run, sha256: str, size: int, difference: float) -> str:
     weights = hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest()
     return f"""# {recipe.name}: {recipe.model}, {len(run.classes)} classes
 
-Exported by cifarlib {_version()} from the run {code_span(run.path.name)}. This card is made from that run's files.
+Exported by cifarlib {version()} from the run {code_span(run.path.name)}. This card is made from that run's files.
 
 ## Use
 

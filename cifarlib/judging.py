@@ -86,8 +86,8 @@ class Evidence:
     """What a level's claims are judged by.
 
     Args:
-        runs: Finished runs by recipe name (level1, level2, level3, efficientnet, convnext and the arms of
-            levels 1 and 2), those that exist, all on the same validation and test images.
+        runs: Finished runs by recipe name (level1, level2, level3, efficientnet, convnext and the levels'
+            arms), those that exist, all on the same validation and test images.
         split_sizes: Training, validation and test images.
         documented_setting: Whether this is CIFAR-10 in full with ImageNet weights at 224 px; only then are
             the documents' figures comparable.
@@ -715,15 +715,16 @@ def gap_rule(stated: str) -> str:
     """The rule of `gap_within`, with the gap that the document has."""
     return (
         f"Training accuracy ends less than 5 points above validation accuracy (the document's: {stated}), both as "
-        "it runs during the epoch and as measured afterwards, by the latter's Wilson interval; not measurable "
-        "where the gap's contains 5."
+        "it runs during the epoch and as measured afterwards, by the Wilson interval of validation accuracy; not "
+        "measurable where a gap's contains 5."
     )
 
 
-def gap_difference(evidence: Evidence, a: str, b: str) -> tuple[str, Estimate]:
-    """The gap from validation up to training accuracy, both measured after training: a's less b's.
+def gap_difference(evidence: Evidence, a: str, b: str) -> tuple[str, Estimate, Estimate]:
+    """The gap from validation up to training accuracy, a's less b's; then validation accuracy, likewise.
 
-    Only the validation images are a sample of others; the training images are those trained on, all of them.
+    Both are measured after training. Only the validation images are a sample of others; the training images are
+    those trained on, all of them.
     """
     train = [float(evidence.run(name).metrics["train_accuracy"]) for name in (a, b)]
     right = [Scored.of(*evidence.predictions(name, "val")).right for name in (a, b)]
@@ -731,17 +732,15 @@ def gap_difference(evidence: Evidence, a: str, b: str) -> tuple[str, Estimate]:
     val = evaluation.paired_difference(right[0], right[1])
     difference = Estimate(*(train[0] - train[1] - part for part in (val.value, val.high, val.low)))
     text = f"{a} {100 * gaps[0]:+.2f} points, {b} {100 * gaps[1]:+.2f}: {points(difference)}."
-    return text, difference
+    return text, difference, val
 
 
 def narrower_gap(a: str, b: str) -> Judge:
     """Judge: a's training accuracy is less far above its validation accuracy than b's, without fitting less."""
 
     def judge(evidence: Evidence) -> Verdict:
-        text, difference = gap_difference(evidence, a, b)
-        right = [Scored.of(*evidence.predictions(name, "val")).right for name in (a, b)]
-        val = evaluation.paired_difference(right[0], right[1])
-        text += f" Validation accuracy: {points(val)}."
+        text, difference, val = gap_difference(evidence, a, b)
+        text += f" Validation accuracy of {a} less {b}: {points(val)}."
         if below(difference) and below(val):
             return f"{text} It fits less, in validation too: the gap alone cannot tell.", None
         return decided(text, below(difference))
@@ -762,7 +761,7 @@ def wider_gap(a: str, b: str) -> Judge:
     """Judge: a's training accuracy is further above its validation accuracy than b's."""
 
     def judge(evidence: Evidence) -> Verdict:
-        text, difference = gap_difference(evidence, a, b)
+        text, difference, _ = gap_difference(evidence, a, b)
         return decided(text, above(difference))
 
     return judge
@@ -890,10 +889,15 @@ def all_harder(name: str, *attributes: tuple[str, int], pairs: Sequence[tuple[st
 
 
 SMALL, CLUTTERED, OCCLUDED = ("object_size", -1), ("clutter", 1), ("occlusion", 1)
-HARDER = (
-    "Of cats, dogs and birds more are confused so in that third of them (as near as ties allow) than in the rest, "
-    "Fisher's exact p < 0.05; not measurable where p is larger."
-)
+
+
+def harder_rule(what: str) -> str:
+    """The rule of `all_harder` for the documents' confused pairs, with the hard third in words."""
+    return (
+        "Cats and dogs, and birds and cats, are taken for one another more often in the third of these images "
+        f"with {what} (as near as ties allow) than in the rest, Fisher's exact p < 0.05; not measurable where p "
+        "is larger."
+    )
 
 
 def robust(name: str, *others: str) -> Judge:
@@ -909,6 +913,8 @@ def robust(name: str, *others: str) -> Judge:
 
 def _withstands(evidence: Evidence, name: str, other: str) -> tuple[str, Holds]:
     """Whether one model loses less to shifts than another, and is no less accurate on the shifted images."""
+    for member in (member for model in (name, other) for member in recipes.members(model)):
+        evidence.run(member)  # if it is missing, what trains it is said
     paths = [("robustness", model, shift) for model in (name, other) for shift in ("none", *robustness.COLOUR)]
     ours, theirs = np.split(np.array(evidence.images(*paths)), 2)  # [1 + shifts, M] each
     lost = [right[0] - right[1:] for right in (ours, theirs)]

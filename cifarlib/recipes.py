@@ -187,7 +187,7 @@ LEVEL3 = replace(LEVEL2, name="level3", model="se_resnet50", epochs=12)
 EFFICIENTNET = replace(LEVEL2, name="efficientnet", model="efficientnet_b0", trainable="all")
 CONVNEXT = replace(EFFICIENTNET, name="convnext", model="convnext_tiny", learning_rate=1e-4)
 
-# Level 1 as a script has it that freezes the parameters and forgets BatchNorm; and on images as small as they are.
+# Level 1 as a script has it that freezes the parameters and forgets BatchNorm; and at CIFAR-10's own size.
 LEVEL1_ARMS: dict[str, dict[str, Any]] = {
     "level1_batchnorm": {"batchnorm": "train"},
     "level1_32px": {"image_size": 32},

@@ -25,13 +25,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifarlib import documented, progress, recipes
 from cifarlib.recipes import nearest
-from cifarlib.text import code_span, printable
+from cifarlib.text import code_span, printable, version
 
 if TYPE_CHECKING:
     import bs4
@@ -584,8 +583,8 @@ def collect(study: Study) -> dict[str, Any]:
     """
     from cifarlib import runs
 
-    environment = {"cifarlib": _version("cifarlib")} | runs.environment(study.device)
-    environment |= {name: _version(name) for name in ("papermill", "nbconvert")}
+    environment = {"cifarlib": version("cifarlib")} | runs.environment(study.device)
+    environment |= {name: version(name) for name in ("papermill", "nbconvert")}
     try:
         levels, comparisons = study.results(), study.comparisons()
         notice, split = study.notice(), study.outline
@@ -619,13 +618,6 @@ def _claims(executed: Path) -> list[dict[str, str]]:
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     texts = ["".join(output.get("data", {}).get(CLAIMS_MIME, "[]")) for output in outputs]
     return [row for text in texts for row in json.loads(text)]
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _read_results(folder: Path) -> dict[str, Any] | None:

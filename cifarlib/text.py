@@ -1,4 +1,4 @@
-"""Names that users give to classes, files and folders, made fit for a message and for Markdown.
+"""Names that users give to classes, files and folders, made fit for a message and for Markdown; and versions.
 
 HTML needs nothing from here: pandas and jinja escape it. Figures have needs of their own, in `plotting`.
 """
@@ -7,6 +7,15 @@ from __future__ import annotations
 
 import os
 import re
+from importlib import metadata
+
+
+def version(name: str = "cifarlib") -> str:
+    """Return an installed package's version, or "not installed", as of a folder that is run where it lies."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def printable(text: str | os.PathLike[str]) -> str:

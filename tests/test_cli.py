@@ -122,8 +122,17 @@ def test_every_command_has_a_help_worth_reading(call: Call) -> None:
         assert parser().parse_args(line.split()).command == line.split()[0]
 
 
-def test_the_version_is_that_of_the_package(call: Call) -> None:
+def test_the_version_is_that_of_the_package_if_it_is_installed(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert call("--version")[:2] == (0, f"cifarlib {metadata.version('cifarlib')}\n")
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert call("--version")[:2] == (0, "cifarlib not installed\n")
+    assert call("runs", "--run-root", tmp_path)[0] == 0
 
 
 def test_every_field_that_set_takes_is_listed(call: Call) -> None:
@@ -494,9 +503,8 @@ def test_runs_lists_every_state_and_touches_nothing(
     with alone.lock():
         alone.save_checkpoint(4, 17, b"state")
         name = (alone.path / ".lock").read_text()
-    (alone.path / ".lock").write_text(
-        name
-    )  # as a killed process leaves it: this one is alive, and no longer there
+    # As a killed process leaves it: the one that is named is alive, this very one, and no longer there.
+    (alone.path / ".lock").write_text(name)
     holding = contextlib.ExitStack()
     request.addfinalizer(holding.close)
     holding.enter_context(held.lock())

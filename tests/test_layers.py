@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = LIBRARY | {
         *("evaluation", "explain", "plotting", "text"),
     },
     "exporting": {"recipes", "data", "models", "runs", "evaluation", "predicting", "text"},
-    "doctor": {"recipes", "data", "downloads", "models", "training", "runs", "progress"},
+    "doctor": {"recipes", "text", "data", "downloads", "models", "training", "runs", "progress"},
     "__main__": {*LIBRARY, "study", "reports", "predicting", "exporting", "doctor", "__init__"},
     "__init__": {"recipes", "study"},
 }

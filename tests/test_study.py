@@ -138,7 +138,7 @@ def test_auto_does_not_pass_over_images_of_ones_own(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="say profile='full' to use them"):
+    with pytest.raises(ValueError, match="use them with profile='full'"):
         Study("auto", data_root=tmp_path)
 
 

@@ -298,7 +298,9 @@ CASES = {
     "another format": Case(
         ("report", "1", *FULL), ("bad.gif", "save it as PNG"), with_one("bad.gif", lambda p: picture(p, "P"))
     ),
-    "images that auto would not see": Case(("report", "1"), ("'data'", "say profile='full'"), auto_with_images),
+    "images that auto would not see": Case(
+        ("report", "1"), ("'data'", "use them with profile='full'"), auto_with_images
+    ),
     # Folders
     "images a file": Case(
         ("report", "1", "--profile", "full", "--data-root", "file"),
