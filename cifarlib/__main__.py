@@ -289,6 +289,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a class name that a terminal cannot show must not end a command
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if "fields" in options:  # what is wrong with it is said before torch is waited for
+        try:
+            options.overrides = dict(map(_field, options.fields))
+            _check_data_root(options)
+        except ValueError as error:
+            return _refuse(error)
     try:
         return _COMMANDS[options.command](options)
     except BrokenPipeError:  # whoever read the output has had enough
@@ -324,7 +330,6 @@ def _report(options: argparse.Namespace) -> int:
     try:
         if options.readme:
             _check_readme(options.readme)
-        _check_data_root(options)
         request = reports.plan(
             options.levels,
             profile=options.profile,
@@ -333,7 +338,7 @@ def _report(options: argparse.Namespace) -> int:
             run_root=options.run_root,
             data_root=options.data_root,
             parameters={name: reports.parse_value(text) for name, text in options.parameters},
-            overrides=dict(map(_field, options.fields)),
+            overrides=options.overrides,
             notebooks=options.notebooks,
             note=options.note,
         )
@@ -367,7 +372,7 @@ def _check_data_root(options: argparse.Namespace) -> None:
     """Refuse a folder of images that is named and not there: it would be filled with CIFAR-10 instead."""
     named = Path(options.data_root) != Path(_DATA_ROOT)
     if options.profile == "demo":
-        if named and os.environ.get("RANK", "0") == "0" and "TORCHELASTIC_RUN_ID" not in os.environ:
+        if named and "RANK" not in os.environ:  # in no process of several, which their parent has said it for
             _say(f"profile demo draws its own images: --data-root {printable(options.data_root)} is not used")
     elif named and not Path(options.data_root).exists():
         root = shlex.quote(printable(options.data_root))
@@ -378,11 +383,6 @@ def _check_data_root(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    try:
-        _check_data_root(options)
-        overrides = dict(map(_field, options.fields))
-    except ValueError as error:  # before torch is waited for
-        return _refuse(error)
     from cifarlib import tables
     from cifarlib.study import Study
 
@@ -393,7 +393,7 @@ def _evaluate(options: argparse.Namespace) -> int:
                 seed=options.seed,
                 run_root=options.run_root,
                 data_root=options.data_root,
-                overrides=overrides,
+                overrides=options.overrides,
             )
             found = study.evaluate(study.load_test(options.path), Path(options.path).name)
     except (ValueError, OSError, MemoryError) as error:
@@ -418,8 +418,6 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     try:
         names = _names(options.names)
-        _check_data_root(options)
-        overrides = dict(map(_field, options.fields))
     except ValueError as error:  # before torch is waited for
         return _refuse(error)
     from cifarlib import parallel
@@ -427,11 +425,11 @@ def _train(options: argparse.Namespace) -> int:
     if parallel.rank():  # the first process speaks for all
         os.environ["CIFARLIB_PROGRESS"] = "0"
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            return _train_here(options, names, overrides)
-    return _train_here(options, names, overrides)
+            return _train_here(options, names)
+    return _train_here(options, names)
 
 
-def _train_here(options: argparse.Namespace, names: Sequence[str], overrides: dict[str, Any]) -> int:
+def _train_here(options: argparse.Namespace, names: Sequence[str]) -> int:
     from cifarlib import parallel
     from cifarlib.runs import RunError
     from cifarlib.study import Study
@@ -445,7 +443,7 @@ def _train_here(options: argparse.Namespace, names: Sequence[str], overrides: di
             seed=options.seed,
             run_root=options.run_root,
             data_root=options.data_root,
-            overrides=overrides,
+            overrides=options.overrides,
         )
         study.check(runs=[member for name in names for member in recipes.members(name)])
     except (ValueError, OSError, MemoryError, RunError) as error:
@@ -728,18 +726,13 @@ def _age(seconds: float) -> str:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    try:
-        _check_data_root(options)
-        overrides = dict(map(_field, options.fields))
-    except ValueError as error:  # before torch is waited for
-        return _refuse(error)
     from cifarlib import doctor
 
     found = []
     try:
         for check in doctor.examine(
             options.profile,
-            overrides=overrides,
+            overrides=options.overrides,
             run_root=options.run_root,
             data_root=options.data_root,
             network=options.network,

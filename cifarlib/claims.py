@@ -1673,8 +1673,6 @@ _COMPLEMENTARY = (
     "third; one wholly below refutes it, not measurable where one contains it."
 )
 _claim("level4", 3, "The members' error patterns are complementary.", _COMPLEMENTARY)(_complementary)
-
-
 _not_judged(
     "level4",
     4,

@@ -348,8 +348,9 @@ class Comparison(NamedTuple):
     test: evaluation.McNemar
 
 
-def compare_scored(a: str, first: Scored, b: str, second: Scored) -> Comparison:
-    """Compare two models' predictions of the same images, under the names a and b."""
+def compare(evidence: Evidence, a: str, b: str) -> Comparison:
+    """Compare two runs, either of which may be "level4"."""
+    first, second = score(evidence, a), score(evidence, b)
     difference = evaluation.paired_difference(first.right, second.right)
     test = evaluation.mcnemar_marks(first.right, second.right)
     text = (
@@ -357,11 +358,6 @@ def compare_scored(a: str, first: Scored, b: str, second: Scored) -> Comparison:
         f"{test.b - test.c:+,d} of {len(first.right):,} images, McNemar {p_words(test.p)}."
     )
     return Comparison(text, difference, test)
-
-
-def compare(evidence: Evidence, a: str, b: str) -> Comparison:
-    """Compare two runs, either of which may be "level4"."""
-    return compare_scored(a, score(evidence, a), b, score(evidence, b))
 
 
 def better(a: str, *others: str) -> Judge:

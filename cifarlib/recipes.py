@@ -207,6 +207,9 @@ LEVEL3_ARMS: dict[str, dict[str, Any]] = {
     "level3_full": {"trainable": "all"},
 }
 
+# By the level whose recipe they change.
+_ARMS_OF = {"level1": LEVEL1_ARMS, "level2": ARMS, "level3": LEVEL3_ARMS}
+
 # Trains the demo's stand-ins for ImageNet weights, on built-in classes that the study does not use.
 PRETRAIN = Recipe(
     name="pretrain",
@@ -240,7 +243,7 @@ BY_DEFAULT = ("batchnorm", "at_32px", "ablation", "plain")
 """Those of these parameters that are on in the notebooks unless they are set."""
 
 # The arms are trained once, under whatever seeds the levels are trained.
-COMPARED = tuple(name for name in (*LEVEL1_ARMS, *ARMS, *LEVEL3_ARMS) if name not in LEVELS)
+COMPARED = tuple(name for arms in _ARMS_OF.values() for name in arms if name not in LEVELS)
 
 
 def members(name: str) -> tuple[str, ...]:
@@ -268,10 +271,10 @@ def documented_recipe(name: str) -> Recipe:
     for recipe in _BASE:
         if recipe.name == name:
             return recipe
-    for base, arms in ((LEVEL1, LEVEL1_ARMS), (LEVEL2, ARMS), (LEVEL3, LEVEL3_ARMS)):
+    for level, arms in _ARMS_OF.items():
         if name in arms:
-            return replace(base, name=name, **arms[name])
-    known = [*(r.name for r in _BASE), *LEVEL1_ARMS, *ARMS, *LEVEL3_ARMS]
+            return replace(documented_recipe(level), name=name, **arms[name])
+    known = [*(r.name for r in _BASE), *COMPARED]
     raise ValueError(f"unknown recipe {name!r}{nearest(name, known)}")
 
 
@@ -405,8 +408,8 @@ def resolve(
                 broad.pop("dilation", None)  # a broad one means the ResNets
             values |= broad | {k.partition(".")[2]: v for k, v in source.items() if k.startswith(f"{name}.")}
         recipes[name] = replace(base, **values)
-    levels = [recipes[level] for level in ("level1", "level2", "level3")]
-    for level, arms in (("level1", LEVEL1_ARMS), ("level2", ARMS), ("level3", LEVEL3_ARMS)):
+    levels = [recipes[level] for level in _ARMS_OF]
+    for level, arms in _ARMS_OF.items():
         for arm, changes in arms.items():
             recipe = replace(recipes[level], name=arm, **changes)
             same = (each for each in levels if replace(recipe, name=each.name) == each)

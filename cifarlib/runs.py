@@ -501,8 +501,8 @@ def _look(path: Path, verify: bool) -> Found:
     found = Found(path, "damaged", size=size, modified=modified)
     try:
         folder = _recognise(path)
-        found = replace(found, recipe=folder.recipe, data=str(folder.identity["data"]), classes=folder.classes)
-        found = replace(found, epochs=_epochs(folder))
+        images, epochs = str(folder.identity["data"]), _epochs(folder)
+        found = replace(found, recipe=folder.recipe, data=images, classes=folder.classes, epochs=epochs)
         if not folder.finished():
             return replace(found, state="training" if _held(path) else "interrupted")
         if verify:

@@ -19,7 +19,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
-from cifarlib import Study, documented, reports
+from cifarlib import Study, documented, recipes, reports
 from cifarlib.__main__ import main
 
 METADATA = {
@@ -145,6 +145,13 @@ def test_levels_run_until_one_fails(made: Any) -> None:
     assert "cell 4 of 5 (items = {}): KeyError: '<b>key</b>'" in said
     assert "level4" not in said
     assert (out / "index.html").resolve().as_uri() in said
+
+
+def test_what_is_asked_for_by_default_is_what_the_notebooks_say() -> None:
+    for level, parameters in recipes.ASKED_FOR.items():
+        declared = reports._declared(reports.find_notebook(level))
+        defaults = {name: declared[name]["default"] for name in parameters}
+        assert defaults == {name: str(name in recipes.BY_DEFAULT) for name in parameters}
 
 
 @pytest.mark.parametrize(
