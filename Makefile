@@ -4,7 +4,8 @@
 #   make demo VENV=path             another folder, or an existing environment to install into
 #   make bench BENCH=--help         what else can be measured
 #   make test PYTEST=--cov          the tests, and how much of cifarlib they run: some minutes more
-#   make badges REPO=owner/name     the repository that the badges and the notebooks' set-up cells lead to
+#   make badges REPO=owner/name     another repository for the badges and the notebooks' set-up cells to lead to
+# Only badges, bench and constraints change files of the repository: they are a maintainer's.
 
 VENV ?= .venv
 PYTHON ?= python3 python3.13 python3.12 python3.11
@@ -45,7 +46,7 @@ faults: $(STAMP) ## the whole fault suite: kills, damage, full disks, bad input;
 colab: $(STAMP) ## the notebooks beside Colab's versions, in .venv-colab: some 5 GB, made once, and minutes
 	@$(ENV_PYTHON) -m pytest tests/colab --colab -v --durations=8
 
-badges: $(STAMP) ## stamp the repository's address into badges and set-up cells: REPO=owner/name
+badges: $(STAMP) ## stamp the version's tag, and REPO=owner/name, into badges and set-up cells
 	@$(ENV_PYTHON) tools/badges.py "$(REPO)"
 
 lint: $(STAMP) ## ruff, formatting and types
@@ -53,7 +54,7 @@ lint: $(STAMP) ## ruff, formatting and types
 	@$(ENV_PYTHON) -m ruff format --check
 	@$(ENV_PYTHON) -m mypy
 
-bench: $(STAMP) ## speed, against the plain script everyone writes: a quarter of an hour on two cores
+bench: $(STAMP) ## speed, against the plain script everyone writes, into the READMEs' tables: a quarter of an hour
 	@$(ENV_PYTHON) -m benchmarks $(BENCH)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab

@@ -33,10 +33,6 @@ def device_name(device):
     """Return the GPU's name, or the processor's with its cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = "CPU"
-    if Path("/proc/cpuinfo").exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        name = found.group(1).strip() if found else name
     units = ", ".join(
         unit
         for unit, there in {
@@ -45,7 +41,8 @@ def device_name(device):
         }.items()
         if there
     )
-    return f"{name}, {torch.get_num_threads()} cores" + (f" with {units}" if units else ", no bf16 units")
+    name = f"{runs.processor()}, {torch.get_num_threads()} cores"
+    return name + (f" with {units}" if units else ", no bf16 units")
 
 
 def main():

@@ -61,6 +61,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
 }
 _INJECTED = "injected-parameters"
+_START_SECONDS = 60  # how long a notebook's Python process may take to answer
 _REPORT_BYTES = 50 * 2**20  # four notebooks and their pages, generously
 
 
@@ -399,6 +400,7 @@ def _execute(job: Job, request: Plan, say: Callable[[str], None]) -> tuple[nbfor
                 parameters=job.parameters,
                 kernel_name="python3",
                 language="python",
+                start_timeout=_START_SECONDS,
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
@@ -406,6 +408,10 @@ def _execute(job: Job, request: Plan, say: Callable[[str], None]) -> tuple[nbfor
                 on_cell_start=_section_teller(say, source),
             )
         except (papermill.exceptions.PapermillExecutionError, nbclient.exceptions.DeadKernelError) as caught:
+            error = caught
+        except RuntimeError as caught:
+            if not _not_started(caught):
+                raise
             error = caught
         executed = nbformat.read(target, as_version=4)
     failure = "" if error is None else _failure(executed, source, error)
@@ -470,6 +476,8 @@ def _failure(executed: nbformat.NotebookNode, source: nbformat.NotebookNode, err
     """Say in one line which cell failed, counted in the source notebook from 1, and why."""
     import papermill.exceptions
 
+    if reason := _not_started(error):
+        return reason
     # A dead kernel leaves no error in any output: the last cell that was started is the one.
     started = [cell for cell in executed.cells if cell.metadata.get("papermill", {}).get("start_time")]
     failed = next(
@@ -491,6 +499,26 @@ def _failure(executed: nbformat.NotebookNode, source: nbformat.NotebookNode, err
     if failed.id in ids:
         where = f"cell {ids.index(failed.id) + 1} of {len(ids)}"
     return f"{where} ({first}): {reason}"
+
+
+def _not_started(error: Exception) -> str:
+    """Say why the notebook's Python process ran no cell, and what to do; "" where the error is another one.
+
+    jupyter_client raises a plain RuntimeError: only its words tell it from others.
+    """
+    if str(error).startswith("Kernel didn't respond in"):
+        return (
+            f"no cell ran, because the notebook's Python process did not answer within {_START_SECONDS} s. If the "
+            "loopback network is down: ip link set lo up. If the machine is very busy: give the same command "
+            "again. Otherwise start that process alone and see what it says: python -m ipykernel_launcher"
+        )
+    if str(error).startswith("Kernel died before replying"):
+        return (
+            "no cell ran, because the notebook's Python process ended as it started. What it said is printed "
+            "above, and again by: python -m ipykernel_launcher. A damaged ipykernel is mended by: "
+            "pip install --force-reinstall ipykernel"
+        )
+    return ""
 
 
 def _scrubber(request: Plan) -> Callable[[Any], Any]:

@@ -25,6 +25,7 @@ import re
 import secrets
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
 import zipfile
@@ -377,15 +378,35 @@ def check_disk(folder: Path, need: int) -> None:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Describe what a run was computed with: versions, device, threads."""
+    """Describe what a run was computed with: versions, device, threads, processor.
+
+    `cpu_capability` names the instructions that torch's own kernels use: where only that differs, so do the last
+    digits of a training on a CPU.
+    """
     packages = ("torch", "torchvision", "lightning-fabric", "kornia", "numpy")
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "processor": platform.machine(),
+        "processor": processor(),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def processor() -> str:
+    """Return the processor's model, as far as the system names it: "AMD EPYC 7B13", "Apple M1"."""
+    with contextlib.suppress(OSError):  # Linux; on Arm the file is there and names no model
+        found = re.search(r"^model name\s*:\s*(\S.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # macOS
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        named = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        if named:
+            return named
+    return platform.processor() or platform.machine()
 
 
 # --- What lies in a folder of runs ---

@@ -79,6 +79,17 @@ def _no_live_progress() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run in an empty folder: the user's `runs`, `data` and `reports` decide no test, and none adds to them."""
+    folder = tmp_path_factory.mktemp("nothing_here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))  # weights that were downloaded
+        yield
+    assert [path.name for path in folder.iterdir()] == [], "a test left this behind"
+
+
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of real CIFAR-10 photographs: `train/<class>/*.jpg` (40 a class), `test/<class>/*.jpg` (10).

@@ -175,7 +175,7 @@ def test_what_a_terminal_cannot_show_ends_no_command(tmp_path: Path) -> None:
     [
         ("train level1", True),
         ("report 1", True),
-        ("report --check reports/demo", False),
+        ("report --check made", False),
         ("predict cat.jpg", False),
         ("evaluate photos", False),
         ("runs", False),
@@ -248,7 +248,7 @@ def test_train_announces_what_it_trains(tmp_path: Path, call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["level5"], ["unknown run 'level5'", "known are level1, level2, level3, level4, level1_batchnorm"]),
+        (["level5"], ["unknown run 'level5'", "known are level1, level2, level3, level4, level1_probe"]),
         (["7"], ["unknown run '7'"]),
         (["pretrain"], ["unknown run 'pretrain'"]),
         (["level1", "levle2"], ["unknown run 'levle2'"]),  # before level1 is trained
@@ -593,12 +593,20 @@ def test_a_readme_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path, cal
 
 
 def test_the_table_of_reports_that_are_there_is_put_into_a_readme(tmp_path: Path, call: Call) -> None:
-    readme = tmp_path / "README.md"
+    """The committed record's results, as if the present notebooks had given them."""
+    out, readme = tmp_path / "out", tmp_path / "README.md"
+    out.mkdir()
+    results = json.loads((reports.ROOT / "reports" / "photographs" / "results.json").read_text(encoding="utf-8"))
+    for level, page in results["pages"].items():
+        notebook = shutil.copy(reports.find_notebook(level), out / page["notebook"])
+        (out / page["page"]).write_text("")
+        results["notebooks"][page["notebook"]] = reports._sha256(notebook)
+    (out / "results.json").write_text(json.dumps(results))
     readme.write_text("before\n" + "\n".join(reports._MARKS) + "\nafter\n")
-    status, said, _ = call("report", "--check", reports.ROOT / "reports" / "demo", "--readme", readme)
-    assert status == 0 and "up to date" in said
+    status, said, _ = call("report", "--check", out, "--readme", readme)
+    assert (status, said) == (0, f"{out}: up to date\n")
     text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "354 of 1,000" in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "7,124 of 10,000" in text
 
 
 # --- export ------------------------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ from PIL import Image
 
 from cifarlib import plotting, reports
 
-DEMO = Path(__file__).resolve().parents[1] / "reports" / "demo"
-PAGES = ["index", *sorted(path.stem for path in DEMO.glob("level*.html"))]
+RECORD = Path(__file__).resolve().parents[1] / "reports" / "photographs"
+PAGES = ["index", *sorted(path.stem for path in RECORD.glob("level*.html"))]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"]
@@ -42,9 +42,9 @@ A4 = {"paperWidth": 8.27, "paperHeight": 11.69}  # inches
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The committed reports' pages, made anew."""
     out = tmp_path_factory.mktemp("pages")
-    for notebook in DEMO.glob("*.ipynb"):
+    for notebook in RECORD.glob("*.ipynb"):
         shutil.copy(notebook, out)
-    reports.write_pages(out, json.loads((DEMO / "results.json").read_text(encoding="utf-8")))
+    reports.write_pages(out, json.loads((RECORD / "results.json").read_text(encoding="utf-8")))
     return out
 
 
@@ -128,7 +128,7 @@ def test_there_are_pages_to_look_at() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_light(folder: Path, name: str) -> None:
-    for page in (folder / f"{name}.html", DEMO / f"{name}.html"):
+    for page in (folder / f"{name}.html", RECORD / f"{name}.html"):
         assert page.stat().st_size < MOST_BYTES
 
 

@@ -157,10 +157,10 @@ def test_what_is_asked_for_by_default_is_what_the_notebooks_say() -> None:
 @pytest.mark.parametrize(
     ("parameters", "arms"),
     [
-        ({}, "level1_batchnorm, level1_32px, level2_noaug_frozen, level2_frozen, level2_noaug"),
+        ({}, "level1_probe, level1_32px, level2_noaug_frozen, level2_frozen, level2_noaug"),
         (
-            {"ablation": False, "batchnorm": False, "full_finetuning": True, "convnext": True},
-            "level1_32px, level3_full, convnext",
+            {"ablation": False, "probe": False, "batchnorm": True, "full_finetuning": True, "convnext": True},
+            "level1_batchnorm, level1_32px, level3_full, convnext",
         ),
     ],
 )
@@ -704,6 +704,44 @@ def test_check_names_missing_moved_and_failed(made: Any, tmp_path: Path) -> None
     assert found[2:] == ["level4_x.ipynb: not in the reports"]
     with pytest.raises(FileNotFoundError, match=r"holds no results\.json"):
         reports.check(tmp_path, notebooks)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (
+            ["sh", "-c", "exec sleep 600"],
+            "did not answer within 2 s. If the loopback network is down: ip link set lo up",
+        ),
+        ([sys.executable, "-c", "raise SystemExit('its words')"], "ended as it started. What it said is printed"),
+    ],
+    ids=["silent", "dead"],
+)
+def test_a_kernel_that_does_not_start_is_named_with_a_remedy(
+    program: list[str],
+    words: str,
+    made: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The notebook's process is a real one that runs another program than ipykernel's."""
+    spec = {"argv": program, "display_name": "Python 3", "language": "python"}
+    monkeypatch.setattr("ipykernel.kernelspec.get_kernel_dict", lambda **_: spec)
+    monkeypatch.setattr(reports, "_START_SECONDS", 2)
+    out = tmp_path / "out"
+    asked = ["--notebooks", str(made[0] / "notebooks"), "--out", str(out)]
+    assert report("1", "2", *asked, "--run-root", str(tmp_path / "runs")) == 1
+    said = capfd.readouterr()
+    assert re.search(rf"^level1: FAILED after \d.*, no cell ran, .*{re.escape(words)}", said.out, re.MULTILINE)
+    assert "level2_x" not in said.out and "Traceback" not in said.out + said.err
+    assert ("its words" in said.err) == (program[0] != "sh")
+    page = soup(out / "level1_x.html")
+    assert words in page.find(class_="failure").get_text()
+    assert page.find("pre") is not None, "the notebook's code"
+    results = json.loads((out / "results.json").read_text())
+    assert words in results["pages"]["level1"]["failure"] and results["pages"]["level1"]["state"] == "failed"
+    assert "failed" in soup(out / "index.html").main.get_text()
 
 
 def test_an_interrupt_ends_cleanly(tmp_path: Path) -> None:

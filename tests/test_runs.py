@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import textwrap
@@ -58,6 +59,30 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert run.metrics == {"test_accuracy": 1.0}
     assert torch.equal(run.weights()["fc.weight"], torch.arange(6.0).reshape(2, 3).t())
     assert not [path for path in run.path.rglob("*") if path.name.endswith(".part")]
+
+
+def test_the_environment_says_why_two_records_differ(tmp_path: Path) -> None:
+    """Another processor, or as here the same one with other kernels of torch's, in a process of its own."""
+    here = runs.environment(torch.device("cpu"))
+    if Path("/proc/cpuinfo").exists() and platform.machine() == "x86_64":
+        assert f"\t: {here['processor']}\n" in Path("/proc/cpuinfo").read_text()
+    assert here["processor"].strip() and here["machine"] == platform.machine()
+    code = (
+        "import json, torch; from cifarlib import runs; print(json.dumps(runs.environment(torch.device('cpu'))))"
+    )
+    command, oldest = [sys.executable, "-c", code], os.environ | {"ATEN_CPU_CAPABILITY": "default"}
+    done = subprocess.run(command, env=oldest, capture_output=True, text=True, check=True)
+    there = json.loads(done.stdout)
+    assert {key for key in here if here[key] != there[key]} <= {"cpu_capability", "threads"}
+    assert there["cpu_capability"] == "DEFAULT"
+    finish(folder(tmp_path), environment=here)
+    assert folder(tmp_path).load().environment == here
+
+
+def test_a_run_whose_environment_has_fewer_entries_is_loaded(tmp_path: Path) -> None:
+    """As runs were kept before the processor's model was."""
+    finish(folder(tmp_path), environment={"torch": "2", "processor": "x86_64"})
+    assert runs.open_run(folder(tmp_path).path).environment == {"torch": "2", "processor": "x86_64"}
 
 
 @pytest.mark.parametrize(

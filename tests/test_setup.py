@@ -173,6 +173,48 @@ def test_ci_can_be_run() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     subprocess.run(["bash", "-n", script], check=True)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    commands = [step["run"] for step in workflow["jobs"]["ci"]["steps"] if "run" in step]
+    assert commands == ['python tools/badges.py --check "$GITHUB_REPOSITORY"', "bash .ci/run"]
+
+
+def test_ci_runs_the_readmes_commands_in_its_order() -> None:
+    in_readme = re.findall(r"^```\n(make \w+)\n```$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    in_ci = re.findall(
+        r"^step .*?(make \w+)(?: [A-Z].*)?$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE
+    )
+    assert in_readme == ["make demo", "make test"]
+    assert [command for command in in_ci if command in in_readme] == in_readme
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "reports/demo/index.html",
+            "reports/demo/results.json",
+            "reports/full/index.html",
+            "reports/mine/x.ipynb",
+        ),
+        *("runs/level1-0/model.safetensors", "notebooks/runs/level1-0/x", "data/cifar-10-python.tar.gz"),
+        *("notebooks/data/x", "exports/level1-0/model.onnx", "build/check/level2.ipynb", ".coverage"),
+        *(
+            "benchmarks/results/cpu.json.speed.partial",
+            "notebooks/.ipynb_checkpoints/x",
+            ".venv/x",
+            ".venv-colab/x",
+        ),
+    ],
+)
+def test_what_a_users_command_writes_is_ignored(path: str) -> None:
+    """`make demo`, `make test`, `make lint` and README's other commands leave `git status` as it was."""
+    git = ["git", "-c", "safe.directory=*"]
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git clone")
+    assert subprocess.run([*git, "check-ignore", "-q", "--no-index", path], cwd=ROOT, check=False).returncode == 0
+    tracked = subprocess.run([*git, "ls-files", "--", path], cwd=ROOT, check=True, capture_output=True).stdout
+    assert tracked == b""
 
 
 def test_no_registry_is_named() -> None:

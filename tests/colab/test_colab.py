@@ -21,11 +21,12 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 from packaging.utils import canonicalize_name
-from test_notebooks import FEW, NAMES, OWN, SMOKE
+from test_notebooks import FEW, NAMES, OWN, SMOKE, project
 
 ROOT = Path(__file__).resolve().parents[2]
 PINS = Path(__file__).with_name("requirements.txt")
 FOLDER = ROOT / ".venv-colab"
+ADDRESS, _, TAG = project(ROOT)
 # cifarlib needs a newer one than Colab has, and nothing in a fresh Colab kernel has imported it.
 RAISED = {"filelock"}
 
@@ -79,7 +80,7 @@ def pristine(_asked_for: None) -> Path:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository whose one commit holds the files of this checkout as they are now."""
+    """A repository with the files of this checkout as they are now at the version's tag, and not after it."""
     git = ["git", "-c", "safe.directory=*"]
     command = [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
@@ -89,7 +90,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     who = ["-c", "user.name=a test", "-c", "user.email=test@localhost"]
-    for arguments in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "as it is now"]):
+    now = (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "as it is now"], ["tag", TAG])
+    later = (["rm", "-q", "pyproject.toml"], [*who, "commit", "-q", "-m", "cannot be installed"])
+    for arguments in (*now, *later):
         subprocess.run(["git", *arguments], cwd=folder, check=True)
     return folder
 
@@ -127,6 +130,17 @@ def printed(cell: nbformat.NotebookNode) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
+# Colab's module, by which the cell knows it.
+IN_COLAB = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")\nprint(*sys.modules)'
+
+
+def setup_cell(address: str) -> str:
+    """The first notebook's set-up cell, with another place in place of the repository's, and the same tag."""
+    source = nbformat.read(ROOT / "notebooks" / f"{NAMES[0]}.ipynb", as_version=4).cells[1].source
+    assert source.count(f"git+{ADDRESS}@{TAG}") == 1
+    return source.replace(f"git+{ADDRESS}@", f"git+{address}@")
+
+
 class Session(NamedTuple):
     environment: Path
     before: dict[str, str]
@@ -146,22 +160,17 @@ def session(pristine: Path, checkout: Path, tempting: Path, tmp_path_factory: py
     shutil.copytree(pristine, environment, symlinks=True, copy_function=os.link)
     before = versions(environment)
     folder = tmp_path_factory.mktemp("setup")
-    source = nbformat.read(ROOT / "notebooks" / f"{NAMES[0]}.ipynb", as_version=4).cells[1].source
-    address = "git+https://github.com/"
-    start = source.index(address)
-    setup = source[:start] + f'git+file://{checkout}"' + source[source.index('"', start) + 1 :]
-
+    setup = setup_cell(f"file://{checkout}")
     nbformat.write(new_notebook(cells=[new_code_cell(setup)]), folder / "elsewhere.ipynb")
     execute(environment, folder / "elsewhere.ipynb", folder)
     elsewhere = versions(environment)
 
-    mark = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")\nprint(*sys.modules)'
     after = (
         "import json, torch, torchvision, numpy, filelock, kornia, cifarlib\n"
         "found = (torch, torchvision, numpy, filelock, kornia)\n"
         "print(json.dumps({module.__name__: module.__version__ for module in found}))"
     )
-    cells = [new_code_cell(source) for source in (mark, setup, after)]
+    cells = [new_code_cell(source) for source in (IN_COLAB, setup, after)]
     nbformat.write(new_notebook(cells=cells), folder / "setup.ipynb")
     links = f"{os.environ.get('PIP_FIND_LINKS', '')} {tempting}".strip()
     with pytest.MonkeyPatch.context() as patch:
@@ -205,6 +214,19 @@ def test_the_setup_cell_says_first_what_it_takes(session: Session) -> None:
 
 def test_everything_installed_fits_together(session: Session) -> None:
     run(python_of(session.environment), "-m", "pip", "check")
+
+
+def test_where_the_address_does_not_answer_the_setup_cell_says_what_to_do(pristine: Path, tmp_path: Path) -> None:
+    nowhere = f"file://{tmp_path}/nowhere"
+    cells = [new_code_cell(source) for source in (IN_COLAB, setup_cell(nowhere), "print('went on')")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "setup.ipynb")
+    with pytest.raises(AssertionError, match="make badges REPO=owner/name"):
+        execute(pristine, tmp_path / "setup.ipynb", tmp_path)
+    *_, setup, after = nbformat.read(tmp_path / "setup_executed.ipynb", as_version=4).cells
+    assert "does not appear to be a git repository" in printed(setup)
+    assert setup.outputs[-1].ename == "AssertionError"
+    assert setup.outputs[-1].evalue.startswith(f"git+{nowhere}@{TAG} was not installed; pip says above why.")
+    assert after.outputs == []
 
 
 @pytest.fixture(scope="session")
