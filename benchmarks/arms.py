@@ -158,7 +158,7 @@ class OurArm:
         return {"frozen_images_per_second": pace, "steps": steps, "epoch_of_40000_seconds": clock.seconds}
 
     def _step(self, name):
-        """Time a training step on new images: whole, until the host has asked for it, and the GPU's work alone."""
+        """Time a training step on new images."""
         trainer = self.training.Trainer(self._engine(name), self.train)
         trainer.tail.train()
         index = torch.arange(trainer.recipe.batch_size, device=self.device) % len(self.train)
@@ -166,40 +166,15 @@ class OurArm:
         def step():
             return trainer.step(*trainer.batch(index), 1e-5)
 
-        wall = timed(step, 30, warm=5)
-        host = []
-        for _ in range(9):
-            torch.cuda.synchronize()  # else the host waits in a full queue, and its time is the GPU's
-            started = time.perf_counter()
-            step()
-            host.append(time.perf_counter() - started)
-        count = 5
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            timed(step, count)
-        on_device = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-        busy = sum(event.time_range.elapsed_us() for event in on_device) / 1e6 / count
-        longest = sorted(profile.key_averages(), key=lambda e: -e.self_device_time_total)[:8]
-        return {
-            "seconds": wall,
-            "host_seconds": float(np.median(host)),
-            "gpu_busy_seconds": busy,
-            "kernels": len(on_device) // count,
-            "longest": [
-                {
-                    "name": e.key[:300],
-                    "kernels": e.count // count,
-                    "seconds": e.self_device_time_total / 1e6 / count,
-                }
-                for e in longest
-            ],
-        }
+        return time_step(step)
 
     def agreement(self):
         """Compare level 1's trained model with the plain network of the same weights (gates 1 and 2)."""
         from benchmarks import parity
 
-        engine = self.level1
-        return parity.agreement(engine, self.val.to("cpu"))
+        if not hasattr(self, "level1"):  # where only other measures were asked for
+            self.frozen_phase()
+        return parity.agreement(self.level1, self.val.to("cpu"))
 
 
 class Clock:
@@ -228,6 +203,37 @@ def timed(run, times=1, *, warm=0):
         for _ in range(times):
             run()
     return clock.seconds / times
+
+
+def time_step(step):
+    """Time a step on a GPU: whole, until the host has asked for it, and the GPU's work alone."""
+    wall = timed(step, 30, warm=5)
+    host = []
+    for _ in range(9):
+        torch.cuda.synchronize()  # else the host waits in a full queue, and its time is the GPU's
+        started = time.perf_counter()
+        step()
+        host.append(time.perf_counter() - started)
+    count = 5
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        timed(step, count)
+    on_device = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    busy = sum(event.time_range.elapsed_us() for event in on_device) / 1e6 / count
+    longest = sorted(profile.key_averages(), key=lambda e: -e.self_device_time_total)[:8]
+    return {
+        "seconds": wall,
+        "host_seconds": float(np.median(host)),
+        "gpu_busy_seconds": busy,
+        "kernels": len(on_device) // count,
+        "longest": [
+            {
+                "name": e.key[:300],
+                "kernels": e.count // count,
+                "seconds": e.self_device_time_total / 1e6 / count,
+            }
+            for e in longest
+        ],
+    }
 
 
 def images(settings):

@@ -34,10 +34,10 @@ def images_that_fit(settings):
     return int(min(1024, max(128, BUDGET / ((settings["repeats"] + 1) * _WORK * a_forward) // 64 * 64)))
 
 
-def measure(settings, say=print):
+def measure(settings, say=print, *, measures=MEASURES, without=()):
     """Run all arms in turn, forwards and backwards, the first round cold; yields what is known, after each part.
 
-    So a run that is stopped keeps what it has measured.
+    So a run that is stopped keeps what it has measured. `without` names arms to leave out.
     """
     started = time.perf_counter()
     samples, ratios = [], {}
@@ -48,10 +48,11 @@ def measure(settings, say=print):
         workers = {
             name: stack.enter_context(Worker(kind, settings=settings, **more))
             for name, (kind, more) in arms(settings).items()
+            if name not in without
         }
         for worker in workers.values():  # else the last ones' start would disturb the first one's work
             worker.wait()
-        for measure in MEASURES:
+        for measure in measures:
             for repeat in range(settings["repeats"] + 1):
                 for name in list(workers) if repeat % 2 == 0 else reversed(workers):
                     seconds = workers[name].ask(measure)

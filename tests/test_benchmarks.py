@@ -5,11 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +22,7 @@ from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from benchmarks import __main__ as command
-from benchmarks import candidates, parity, peer, report, speed
+from benchmarks import candidates, gpu, gpu_parts, parity, peer, report, speed
 from cifarlib import data, models, recipes, training
 from cifarlib.data import ImageSet, Split
 
@@ -231,9 +236,10 @@ class Tiny:
 def test_the_comparison_gives_what_it_has_measured_and_takes_its_arms_in_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arms = {"peer": (Tiny, {"seconds": 4.0}), "ours": (Tiny, {"seconds": 2.0})}
+    arms = {name: (Tiny, {"seconds": seconds}) for name, seconds in (("peer", 4.0), ("left", 9.0), ("ours", 2.0))}
     monkeypatch.setattr(speed, "arms", lambda settings: arms)
-    parts = speed.measure({"device": "cpu", "repeats": 2}, say=lambda line: None)
+    settings, some = {"device": "cpu", "repeats": 2}, ("frozen_phase",)
+    parts = speed.measure(settings, say=lambda line: None, measures=some, without=("left",))
     found = next(parts)
     assert found["ratios"] == {"frozen_phase": {"peer/ours": {"median": 2, "low": 2, "high": 2, "cold": 2}}}
     assert [sample["arm"] for sample in found["samples"]] == ["peer", "ours", "ours", "peer", "peer", "ours"]
@@ -316,3 +322,144 @@ def test_images_that_are_compared_are_the_same(split: Split) -> None:
     assert labels == few.labels.tolist()
     for picture, stored in zip(pictures, few.images, strict=True):
         assert picture.getpixel((5, 7)) == tuple(stored[:, 7, 5].tolist())
+
+
+# --- Ten minutes of a GPU ----------------------------------------------------------------------------------
+
+
+def _part(name: str, out: Path, body: str) -> list[str]:
+    """Make a part's command, of Python's own modules as the watching process is."""
+    start = f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); import gpu, os, subprocess, time\n"
+    record = f"record = gpu.Record(gpu.Path({str(out / name)!r} + '.json'))\n"
+    return [sys.executable, "-c", start + record + body]
+
+
+def _found(out: Path) -> dict[str, dict[str, object]]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted(out.iterdir())}
+
+
+def test_a_gpu_part_that_fails_says_why_keeps_what_it_had_and_the_next_one_runs(tmp_path: Path) -> None:
+    failing = """
+def part(options, keep):
+    keep(half=1)
+    raise ValueError("no such thing\\nand a page more")
+sys.exit(gpu.work(part, None, record))
+"""
+    bodies = {
+        "1-fails": failing,
+        "2-dies": "record.keep(half=2)\nos._exit(7)",
+        "3-skips": "sys.exit(gpu.work(lambda options, keep: 'skipped: no photographs', None, record))",
+        "4-works": "sys.exit(gpu.work(lambda options, keep: keep(all=4), None, record))",
+    }
+    commands = {name: (_part(name, tmp_path, body), 30) for name, body in bodies.items()}
+    outcomes = gpu.attend(commands, tmp_path, time.monotonic() + 100)
+    assert outcomes == {
+        "1-fails": "failed: ValueError: no such thing",
+        "2-dies": "failed: ended with status 7",
+        "3-skips": "skipped: no photographs",
+        "4-works": "done",
+    }
+    found = _found(tmp_path)
+    assert {name: part["outcome"] for name, part in found.items()} == outcomes
+    assert (found["1-fails"]["half"], found["2-dies"]["half"], found["4-works"]["all"]) == (1, 2, 4)
+
+
+def test_a_gpu_part_ends_with_its_time_and_all_with_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "SPARE", 1)
+    monkeypatch.setattr(gpu, "LEAST", 1)
+    endless = """
+child = subprocess.Popen(["sleep", "600"])
+for n in range(10**9):
+    record.keep(child=child.pid, n=n)
+"""
+    commands = {
+        "1-slow": (_part("1-slow", tmp_path, endless), 1.0),
+        "2-slow": (_part("2-slow", tmp_path, endless), 600),
+        "3-late": (_part("3-late", tmp_path, "record.keep(began=True)"), 600),
+    }
+    deadline = time.monotonic() + 4.5
+    outcomes = gpu.attend(commands, tmp_path, deadline)
+    assert time.monotonic() < deadline
+    assert outcomes["1-slow"] == "cut off after 1 s"
+    assert outcomes["2-slow"].startswith("cut off after ")
+    assert outcomes["3-late"].startswith("not started: only ")
+    found = _found(tmp_path)
+    assert {name: part["outcome"] for name, part in found.items()} == outcomes
+    assert "began" not in found["3-late"]
+    for name in ("1-slow", "2-slow"):
+        assert found[name]["n"] > 0  # type: ignore[operator]
+        child = found[name]["child"]
+        assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_who_reads_a_gpu_record_while_it_is_written_has_the_whole_old_one(tmp_path: Path) -> None:
+    record = gpu.Record(tmp_path / "1-part.json")
+    record.keep(first=1)
+    with record.path.open() as reader:
+        record.keep(second=2)
+        assert json.load(reader) == {"first": 1}
+    assert json.loads(record.path.read_text()) == {"first": 1, "second": 2}
+    assert [*tmp_path.iterdir()] == [record.path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--only", "6"], "--only 6: give numbers from 1 to 5"),
+        (["--only", "1,one"], "--only 1,one: give numbers from 1 to 5"),
+        (["--photos", "nowhere.tar.xz"], "nowhere.tar.xz: there is no such file or folder"),
+        (["--only", "2"], "holds 2-tests.json of an earlier run"),
+    ],
+)
+def test_the_gpu_script_refuses_what_it_cannot_use(
+    arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "2-tests.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        gpu.parse([str(tmp_path), *arguments])
+    assert complaint in " ".join(capsys.readouterr().err.split())
+    assert gpu.parse([str(tmp_path), "--only", "3,1"]).names == ["1-t4-stand-in", "3-speed"]
+
+
+def test_the_gpu_script_rehearses_without_a_gpu(tmp_path: Path) -> None:
+    """From the shell on, with the part that has the least to do without one."""
+    script, env = (
+        ROOT / "benchmarks" / "gpu.sh",
+        os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHON": sys.executable},
+    )
+    subprocess.run([script, "out", "--tiny", "--only", "2"], cwd=tmp_path, env=env, check=True)
+    (found,) = _found(tmp_path / "out").values()
+    assert found["outcome"] == "skipped: no test found a GPU"
+    assert found["counts"] == {"skipped": len(found["tests"])}  # type: ignore[arg-type]
+    assert found["rehearsal"] and found["environment"]["device"] == "cpu"  # type: ignore[index]
+
+
+def test_a_gpu_part_that_is_no_rehearsal_does_nothing_without_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "choose_device", lambda: CPU)
+    kept: dict[str, object] = {}
+    for part in gpu.PARTS:
+        skipped = gpu_parts.do(gpu.parse([str(tmp_path), "--part", part]), kept.update)
+        assert skipped.startswith("skipped: torch finds no GPU here")
+    assert set(kept) == {"environment", "rehearsal"}
+
+
+def test_a_step_that_learns_something_else_is_told_from_one_that_does_not() -> None:
+    bench = candidates.Bench(32, "cpu")
+
+    def wrong(trainer: training.Trainer, index: torch.Tensor) -> None:
+        with torch.no_grad():  # its folded trunk no longer is the model's
+            trainer.engine._trunk.conv1.weight.mul_(-1)  # type: ignore[union-attr,operator]
+
+    differences = [gpu_parts._steps(change, bench)[2]() for change in (lambda trainer, index: None, wrong)]
+    assert differences[0] < 1e-3 < gpu_parts.TOLERANCE < differences[1]
+
+
+def test_what_the_gpu_parts_take_from_elsewhere_is_there() -> None:
+    """No CPU runs these: a name that has changed would be found on the GPU alone, when its minutes are running."""
+    assert {candidate.name for candidate in candidates.CANDIDATES} >= set(gpu_parts.OF_TRUNK.values())
+    assert callable(training.Engine._free_memory)
+    assert set(gpu_parts.PARTS) == set(gpu.PARTS)
