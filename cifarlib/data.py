@@ -294,6 +294,12 @@ def pretrain_set(n: int, n_val: int, seed: int) -> tuple[ImageSet, ImageSet]:
     return _cut(drawn, n, seed)
 
 
+def pretrain_fingerprint(n: int, n_val: int, seed: int) -> str:
+    """Return what identifies `pretrain_set`'s images without drawing them: its arguments and a few images."""
+    few = _draw(10 * len(synthetic.PRETRAIN_CLASSES), (seed, 2), synthetic.PRETRAIN_CLASSES, CIFAR10_SIZE, "")
+    return hashlib.sha256(f"{few.fingerprint} {n} {n_val} {seed}".encode()).hexdigest()[:16]
+
+
 # --- The official archive ----------------------------------------------------------------------------------
 
 

@@ -191,6 +191,12 @@ def build(recipe: Recipe, num_classes: int, weights: Mapping[str, Tensor] | None
     return _channels_last(Classifier(trunk, tail, cam_layer))
 
 
+def head(model: Classifier) -> nn.Linear:
+    """Return a model's classifier: the last linear layer of its tail."""
+    *_, last = (module for module in model.tail.modules() if isinstance(module, nn.Linear))
+    return last
+
+
 def map_size(recipe: Recipe) -> int:
     """Return the side of a class activation map of the recipe's model, in pixels: an image's, halved five times.
 

@@ -53,6 +53,11 @@ def transfer(*, what: str, total: int | None, done: int = 0) -> Iterator[Callabl
         yield shown.update
 
 
+def worth_a_line(epoch: int, epochs: int) -> bool:
+    """Say whether an epoch, counted from 1, is told: all of a short training, about 20 of a long one."""
+    return epoch in (1, epochs) or epoch % -(-epochs // 20) == 0
+
+
 def duration(seconds: float) -> str:
     """Write a time: 5.6 s, 48 s, 1 min 44 s, 2 h 5 min."""
     if seconds < 60:

@@ -93,7 +93,8 @@ class Recipe:
     saturation: float = _number(0.2, 0, 1, assumed=True)
     hue: float = _number(0.1, 0, 0.5, assumed=True)
     # Optimisation; the loss is cross-entropy throughout
-    optimizer: str = _one_of("adam", ("adam", "adamw"))
+    # lbfgs solves the head on the frozen trunk's features to convergence: it has no epochs, batches or rate.
+    optimizer: str = _one_of("adam", ("adam", "adamw", "lbfgs"))
     learning_rate: float = _number(1e-3, 0, math.inf, above=True)
     weight_decay: float = _number(0.0, 0, math.inf)
     schedule: str = _one_of("constant", ("constant", "cosine"))
@@ -122,6 +123,11 @@ class Recipe:
             wrong.append(f"dilation=True needs a ResNet, and model is {self.model!r}")
         if self.model == "se_resnet50" and self.trainable == "head":
             wrong.append("model='se_resnet50' has an SE block to train: trainable must be 'layer4' or 'all'")
+        if self.optimizer == "lbfgs" and (self.trainable != "head" or self.augment):
+            wrong.append(
+                "optimizer='lbfgs' solves the head on features that stay as they are: it needs trainable='head' "
+                "and augment=False"
+            )
         if wrong:
             raise ValueError(f"recipe {self.name!r}: " + "; ".join(wrong))
 
@@ -187,8 +193,10 @@ LEVEL3 = replace(LEVEL2, name="level3", model="se_resnet50", epochs=12)
 EFFICIENTNET = replace(LEVEL2, name="efficientnet", model="efficientnet_b0", trainable="all")
 CONVNEXT = replace(EFFICIENTNET, name="convnext", model="convnext_tiny", learning_rate=1e-4)
 
-# Level 1 as a script has it that freezes the parameters and forgets BatchNorm; and at CIFAR-10's own size.
+# Level 1 with its head solved to convergence; as a script has it that freezes the parameters and forgets
+# BatchNorm; and at CIFAR-10's own size.
 LEVEL1_ARMS: dict[str, dict[str, Any]] = {
+    "level1_probe": {"optimizer": "lbfgs", "trainable": "head", "augment": False, "epochs": 1},
     "level1_batchnorm": {"batchnorm": "train"},
     "level1_32px": {"image_size": 32},
 }
@@ -234,12 +242,12 @@ LEVELS: dict[str, tuple[str, ...]] = {
 
 # What a level's notebook trains besides, to compare with, by the parameter that asks for it.
 ASKED_FOR: dict[str, dict[str, tuple[str, ...]]] = {
-    "level1": {"batchnorm": ("level1_batchnorm",), "at_32px": ("level1_32px",)},
-    "level2": {"ablation": tuple(ARMS)},
+    "level1": {"probe": ("level1_probe",), "batchnorm": ("level1_batchnorm",), "at_32px": ("level1_32px",)},
+    "level2": {"ablation": ("level1_probe", *ARMS)},
     "level3": {"plain": ("level3_plain",), "full_finetuning": ("level3_full",)},
     "level4": {"convnext": ("convnext",)},
 }
-BY_DEFAULT = ("batchnorm", "at_32px", "ablation", "plain")
+BY_DEFAULT = ("probe", "at_32px", "ablation", "plain")
 """Those of these parameters that are on in the notebooks unless they are set."""
 
 # The arms are trained once, under whatever seeds the levels are trained.

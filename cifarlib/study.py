@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from cifarlib import (
     progress,
     recipes,
     robustness,
+    synthetic,
     training,
 )
 from cifarlib import runs as runs_module
@@ -33,6 +34,7 @@ from cifarlib.runs import Run, RunError, RunFolder
 from cifarlib.text import code_span, printable
 
 _DRIVE = Path("/content/drive")  # where Colab's own examples mount it
+_PRETRAIN_VAL = 500  # built-in images that the training of a stand-in is validated on
 _PIECE = 512  # images that are altered and predicted at a time
 _CURVES = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")  # of a history, in the results
 
@@ -90,6 +92,7 @@ class Study:
         self.checkpoint_seconds = checkpoint_seconds
         self._runs: dict[tuple[str, int], Run] = {}
         self._stand_ins: dict[str, Run] = {}
+        self._features = training.Features()
         self._told: set[str] = set()
         self._outline: data.Split | None = None
         if profile == "auto":
@@ -211,8 +214,13 @@ class Study:
             if stand_in is None:
                 return None
             weights = str(stand_in.path / "model.safetensors")
-        split = self.split if train else self.outline
-        run = self._trained(recipe, weights, split.train, split.val, split.test, train=train)
+        parts = (self.outline.train, self.outline.val, self.outline.test)
+        fingerprint = "-".join(part.fingerprint for part in parts)
+
+        def images() -> tuple[data.ImageSet, ...]:
+            return self.split.train, self.split.val, self.split.test
+
+        run = self._trained(recipe, weights, fingerprint, self.classes, images if train else None)
         if run is not None:
             self._runs[key] = run
         return run
@@ -314,15 +322,18 @@ class Study:
             _ = self.outline
             del self.__dict__["split"]
 
-    @cached_property
-    def _pretrain_images(self) -> tuple[data.ImageSet, data.ImageSet]:
-        return data.pretrain_set(self.profile.pretrain_size, n_val=500, seed=self.profile.split_seed)
-
     def _pretrained(self, model: str, *, train: bool) -> Run | None:
         """Return the run that makes the demo's stand-in for ImageNet weights: a run like any other."""
         if model not in self._stand_ins:
             recipe = recipes.stand_in(self.recipes, model)
-            run = self._trained(recipe, recipe.weights, *self._pretrain_images, None, train=train)
+            drawn = (self.profile.pretrain_size, _PRETRAIN_VAL, self.profile.split_seed)
+
+            def images() -> tuple[data.ImageSet, ...]:
+                return data.pretrain_set(*drawn)
+
+            fingerprint = data.pretrain_fingerprint(*drawn)
+            classes = synthetic.PRETRAIN_CLASSES
+            run = self._trained(recipe, recipe.weights, fingerprint, classes, images if train else None)
             if run is None:
                 return None
             self._stand_ins[model] = run
@@ -332,28 +343,33 @@ class Study:
         self,
         recipe: Recipe,
         weights: str,
-        train_images: data.ImageSet,
-        val_images: data.ImageSet,
-        test_images: data.ImageSet | None,
-        *,
-        train: bool,
+        fingerprint: str,
+        classes: tuple[str, ...],
+        images: Callable[[], tuple[data.ImageSet, ...]] | None,
     ) -> Run | None:
-        """Load, resume or train one recipe on these images; `weights` is what the recipe's stand for."""
+        """Load, resume or train one recipe.
+
+        Args:
+            recipe: What is trained.
+            weights: What the recipe's weights stand for.
+            fingerprint: Identifies the images.
+            classes: What they show.
+            images: Gives training, validation and, where there are some, test images; None never trains.
+        """
         with_weights = replace(recipe, weights=weights)
-        sets = [train_images, val_images, *([test_images] if test_images is not None else [])]
         folder = RunFolder(
             self.run_root,
             recipe,
-            data="-".join(images.fingerprint for images in sets),
+            data=fingerprint,
             weights=models.weights_fingerprint(with_weights),
-            classes=train_images.classes,
+            classes=classes,
         )
-        if not train:
+        if images is None:
             return folder.load() if folder.finished() else None
         called = recipe.name if recipe.seed == self.seed else f"{recipe.name}, seed {recipe.seed}"
         if parallel.agree(folder.finished()):
             run = folder.load()
-            if test_images is not None:
+            if not recipe.name.startswith("pretrain"):
                 print(f"{called}: found finished, loaded")
             return run
         first = parallel.rank() == 0
@@ -362,8 +378,9 @@ class Study:
                 return folder.load()
             if first and called != recipe.name:
                 print(f"{called}:")
-            model = models.build(recipe, len(train_images.classes), models.load_weights(with_weights))
-            engine = training.Engine(model, recipe, self.device)
+            train_images, val_images, *rest = images()
+            model = models.build(recipe, len(classes), models.load_weights(with_weights))
+            engine = training.Engine(model, recipe, self.device, shared=self._features)
             fitted = training.fit(
                 engine, train_images, val_images, folder=folder, checkpoint_seconds=self.checkpoint_seconds
             )
@@ -376,8 +393,8 @@ class Study:
                 "stored_size": train_images.images.shape[-1],
                 "multiply_adds": models.multiply_adds(model, recipe.image_size),
             }
-            if test_images is not None:
-                probs["test"] = engine.probs(test_images.images)
+            for test_images in rest:
+                probs["test"] = engine.probs(test_images.images, engine.shared_features(test_images))
                 labels["test"] = test_images.labels.cpu().numpy()
             for part in probs:
                 metrics[f"{part}_accuracy"] = evaluation.accuracy(probs[part], labels[part])
@@ -447,9 +464,9 @@ class Study:
         if self.builtin:
             return (
                 f"**Built-in images, not CIFAR-10.** These numbers come from drawings that cifarlib makes itself "
-                f"({sizes}, {recipe.image_size} px), with {self._weights_words()}. They show that the study works "
-                "from end to end; they say nothing about CIFAR-10, and the documented figures beside them are "
-                "for orientation only."
+                f"({sizes}, {recipe.image_size} px), with {self._weights_words()}. Drawings and rates were chosen "
+                "so that effects show in minutes; their directions prove nothing about CIFAR-10, and the "
+                "documented figures beside them are for orientation only."
             )
         if self.documented_setting:
             return (
@@ -596,7 +613,7 @@ class Study:
         for name in names:
             engine = training.Engine(self.model(name), self.recipe(name), self.device)
             for group in groups:
-                if training.same_trunk(engine, next(iter(group.values()))):
+                if engine.trunk_digest == next(iter(group.values())).trunk_digest:
                     group[name] = engine
                     break
             else:

@@ -14,7 +14,7 @@ import torch
 from IPython.display import display
 from torch import Tensor, nn
 
-from cifarlib import documented, evaluation, models
+from cifarlib import documented, evaluation, models, progress
 from cifarlib.data import Split
 from cifarlib.judging import CONFIDENT
 from cifarlib.recipes import Recipe, documented_recipe, origin
@@ -158,10 +158,12 @@ def architecture(model: models.Classifier, image_size: int) -> pd.DataFrame:
 
 
 def epochs(history: pd.DataFrame, level: documented.DocumentedLevel | None = None) -> pd.DataFrame:
-    """List loss and accuracy by epoch, beside the documents' accuracies where `level` is given."""
+    """List loss and accuracy by epoch, of many about 20; `level` puts the documents' accuracies beside them."""
     rows = {}
     for row in history.to_dict("records"):
         epoch = int(row["epoch"])
+        if not progress.worth_a_line(epoch, len(history)):
+            continue
         cells = {
             "train loss": f"{row['train_loss']:.4f}",
             "val loss": f"{row['val_loss']:.4f}",
@@ -283,6 +285,26 @@ def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
         del frame["p (Holm)"]
     frame.index = pd.Index([f"{row.model} - {row.over}" for row in rows.itertuples()])
     return frame
+
+
+def gain_over_head(probs: Mapping[str, np.ndarray], labels: np.ndarray) -> str:
+    """Say how much of a gain over level 1 a converged head brings by itself, and what is left for fine-tuning.
+
+    Args:
+        probs: Test probabilities [N, C] of level 1, of the converged head on its features and of the model that is
+            judged, by name and in this order.
+        labels: The true classes [N].
+    """
+    one, two, three = probs
+    before, solved, after = (p.argmax(axis=1) == labels for p in probs.values())
+    gains = [
+        points(*evaluation.paired_difference(*pair))
+        for pair in ((after, before), (solved, before), (after, solved))
+    ]
+    return (
+        f"{three} less {one}: {gains[0]} points. The {two} alone brings {gains[1]}; "
+        f"what {three} adds to that is {gains[2]} (95 % intervals, these models)."
+    )
 
 
 def with_temperature(models: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 
-from cifarlib import data, models, parallel, progress
+from cifarlib import data, models, parallel, probe, progress
 from cifarlib.data import ImageSet
 from cifarlib.recipes import Recipe
 from cifarlib.runs import RunFolder
@@ -101,15 +101,52 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+class Features:
+    """Trunk features that engines share, so that the same images pass through the same trunk once.
+
+    They are kept by content: by a digest of the trunk and of what it is fed, and by the images' fingerprint. What
+    is too large to keep is not kept, and what was used longest ago makes room.
+    """
+
+    LIMIT = 2**30  # bytes in all; the pooled features of CIFAR-10 take a quarter of it in half precision
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], Tensor] = {}
+
+    def find(self, key: tuple[str, str]) -> Tensor | None:
+        """Return the features of a trunk and images, if they are kept."""
+        found = self._kept.pop(key, None)
+        if found is not None:
+            self._kept[key] = found  # now the last one to go
+        return found
+
+    def keep(self, key: tuple[str, str], features: Tensor) -> None:
+        """Keep features, if they fit."""
+        if features.nbytes > self.LIMIT:
+            return
+        self._kept[key] = features
+        while sum(each.nbytes for each in self._kept.values()) > self.LIMIT:
+            del self._kept[next(iter(self._kept))]
+
+
 class Engine:
-    """A model on a device at a precision: it turns stored images into trunk features and logits."""
+    """A model on a device at a precision: it turns stored images into trunk features and logits.
+
+    `shared` holds features for several engines; without it they are computed anew.
+    """
 
     def __init__(
-        self, model: models.Classifier, recipe: Recipe, device: torch.device, *, batch_size: int | None = None
+        self,
+        model: models.Classifier,
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        batch_size: int | None = None,
+        shared: Features | None = None,
     ) -> None:
         if device.type == "cpu":
             _keep_freed_memory()
-        self.recipe, self.device = recipe, device
+        self.recipe, self.device, self.shared = recipe, device, shared
         self.batch_size = batch_size or _INFERENCE_BATCH[device.type]
         self.precision = choose_precision(recipe, device)
         self._dtype = _DTYPES[self.precision]
@@ -127,12 +164,27 @@ class Engine:
         parallel.join()
         self.fabric.launch()
         self.model = model.to(device)
-        self.drifts = recipe.batchnorm == "train"  # the frozen trunk's running statistics, with every batch
+        # The frozen trunk's running statistics, with every batch; a solved head has no batches.
+        self.drifts = recipe.batchnorm == "train" and recipe.optimizer != "lbfgs"
         self.fold()
 
     def fold(self) -> None:
         """Make the inference copy of the trunk; to be called again when its statistics have changed."""
         self._trunk = models.fold(self.model.trunk, self._dtype)
+        self._digest = ""
+
+    @property
+    def trunk_digest(self) -> str:
+        """What two engines have in common that give the same features of the same stored images."""
+        if not self._digest:
+            recipe = self.recipe
+            fed = (recipe.model.removeprefix("se_"), recipe.image_size, recipe.interpolation, recipe.dilation)
+            digest = hashlib.blake2b(repr((fed, self.precision)).encode(), digest_size=16)
+            for name, value in self._trunk.state_dict().items():
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            self._digest = digest.hexdigest()
+        return self._digest
 
     def inputs(self, images: Tensor, *, augment: bool = False) -> Tensor:
         """Turn stored images uint8 [B, 3, s, s] into the model's inputs [B, 3, S, S], in the trunk's precision.
@@ -184,6 +236,26 @@ class Engine:
         for rows in progress.bar(self._slices(len(mine)), what=what, total=total, unit="batch"):
             self._within_memory(rows, compute)
         return parallel.together(out, len(images))
+
+    def features_of(self, images: ImageSet, what: str) -> Tensor:
+        """Return the trunk features of a whole set [N, ...]; an engine with the same trunk may have them."""
+        if self.shared is None:
+            return self.cached(images.images.to(self.device), what)
+        key = (self.trunk_digest, images.fingerprint)
+        found = self.shared.find(key)
+        if found is None:
+            found = self.cached(images.images.to(self.device), what)
+            self.shared.keep(key, found)
+        return found
+
+    def shared_features(self, images: ImageSet) -> Tensor | None:
+        """Return `features_of` a set where they are small enough to be shared, else None."""
+        if self.shared is None or self.drifts or not len(self.model.trunk):
+            return None
+        like = self.features(images.images[:2].to(self.device))
+        if len(images) * like[0].nbytes > min(self.shared.LIMIT, self._free_memory()):
+            return None
+        return self.features_of(images, "trunk")
 
     def _slices(self, n: int) -> Iterator[slice]:
         """Cut `n` images into batches for inference."""
@@ -246,18 +318,9 @@ class Engine:
         tail.train(was_training)
         return torch.cat(out)
 
-    def probs(self, images: Tensor) -> np.ndarray:
-        """Return class probabilities [N, C] float32 of stored images."""
-        return self.logits(images).softmax(dim=1).cpu().numpy()
-
-
-def same_trunk(a: Engine, b: Engine) -> bool:
-    """Say whether two engines' trunks give the same features of the same stored images."""
-    fields = ("image_size", "interpolation", "dilation")
-    if a.precision != b.precision or any(getattr(a.recipe, f) != getattr(b.recipe, f) for f in fields):
-        return False
-    first, second = a.model.trunk.state_dict(), b.model.trunk.state_dict()
-    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+    def probs(self, images: Tensor, features: Tensor | None = None) -> np.ndarray:
+        """Return class probabilities [N, C] float32 of stored images; `features` as for `logits`."""
+        return self.logits(images, features).softmax(dim=1).cpu().numpy()
 
 
 @dataclass
@@ -503,7 +566,8 @@ def fit(
         folder: Where checkpoints are kept, after every epoch and within longer ones, and found by a later call.
         cache: Whether trunk features may be computed once and kept (see the module's docstring).
         checkpoint_seconds: How long an epoch runs between checkpoints within it.
-        say: Takes one finished line an epoch, and one before a longer training: what it will take.
+        say: Takes one finished line an epoch (of a long training about 20), and one before a longer training: what
+            it will take.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -549,6 +613,8 @@ def _fit(
         )
         engine.fold()
 
+    if recipe.optimizer == "lbfgs":
+        return _solve(engine, train, val, say, started)
     trainer = Trainer(engine, train)
     # Of a training that reads kept features the stall ratio stays None: there is no input pipeline to wait for.
     state: dict[str, Any] = {"epoch": 0, "history": [], "stall_ratio": None, "scaler": {}, **vars(trainer.start())}
@@ -607,9 +673,9 @@ def _fit(
             state["stall_ratio"] = pace.stall_ratio
     val_features = None
     if state["cached_train"]:
-        trainer.features = engine.cached(train.images, "trunk, training images")
+        trainer.features = engine.features_of(train, "trunk, training images")
     if state["cached_val"]:
-        val_features = engine.cached(val.images, "trunk, validation images")
+        val_features = engine.features_of(val, "trunk, validation images")
     cache_seconds = time.perf_counter() - started
 
     val_logits = torch.empty(0)
@@ -641,11 +707,12 @@ def _fit(
                     "images_per_second": len(train) / done.seconds,
                 }
             )
-            say(
-                f"{recipe.name} epoch {epoch + 1:2d}/{recipe.epochs}: "
-                f"train loss {train_loss:.4f} accuracy {100 * train_accuracy:.2f} %, "
-                f"val loss {val_loss:.4f} accuracy {100 * val_accuracy:.2f} % ({seconds:.1f} s)"
-            )
+            if progress.worth_a_line(epoch + 1, recipe.epochs):
+                say(
+                    f"{recipe.name} epoch {epoch + 1:2d}/{recipe.epochs}: "
+                    f"train loss {train_loss:.4f} accuracy {100 * train_accuracy:.2f} %, "
+                    f"val loss {val_loss:.4f} accuracy {100 * val_accuracy:.2f} % ({seconds:.1f} s)"
+                )
             # After the last epoch there is less to do than this long, mostly.
             worth_keeping = epoch + 1 < recipe.epochs or done.seconds >= checkpoint_seconds
             done = trainer.start()
@@ -655,23 +722,67 @@ def _fit(
     engine.model.eval()
     if not len(val_logits):  # interrupted after the last epoch
         val_logits = engine.logits(val.images, val_features)
-    train_accuracy = _accuracy(engine.logits(train.images, trainer.features), train.labels)
-    frame = pd.DataFrame(history)
+    features = trainer.features if trainer.features is not None else engine.shared_features(train)
+    train_accuracy = _accuracy(engine.logits(train.images, features), train.labels)
+    cost = _cost(engine, pd.DataFrame(history), cache_seconds)
+    cost |= {"stall_ratio": state["stall_ratio"], "cached_features": state["cached_train"]}
+    cost |= {"precision": state["precision"]}
+    return Fitted(pd.DataFrame(history), train_accuracy, val_logits.softmax(dim=1).cpu().numpy(), cost)
+
+
+def _solve(engine: Engine, train: ImageSet, val: ImageSet, say: Callable[[str], None], started: float) -> Fitted:
+    """Solve the head of a frozen trunk to convergence (see `probe`): there are no epochs to tell apart."""
+    recipe = engine.recipe
+    if not engine.fits(len(train) + len(val), engine.features(train.images[:2]).float()):
+        raise MemoryError(
+            f"{recipe.name}: the features of {len(train) + len(val):,} images do not fit into memory, and a head "
+            f"is solved on all of them at once: lower train_size (it is {len(train)})"
+        )
+    features = engine.features_of(train, "trunk, training images")
+    val_features = engine.features_of(val, "trunk, validation images")
+    cache_seconds = time.perf_counter() - started
+    found = probe.solve(features, train.labels, val_features, val.labels, len(train.classes), what=recipe.name)
+    head = models.head(engine.model)
+    with torch.no_grad():
+        head.weight.copy_(found.weight)
+        head.bias.copy_(found.bias)
+    engine.model.eval()
+    seconds = time.perf_counter() - started - cache_seconds
+    logits, val_logits = engine.logits(train.images, features), engine.logits(val.images, val_features)
+    row = {
+        "epoch": 1,
+        "train_loss": F.cross_entropy(logits, train.labels).item(),
+        "train_accuracy": _accuracy(logits, train.labels),
+        "val_loss": F.cross_entropy(val_logits, val.labels).item(),
+        "val_accuracy": _accuracy(val_logits, val.labels),
+        "learning_rate": 0.0,
+        "seconds": seconds,
+        "images_per_second": len(train) / seconds,
+    }
+    say(
+        f"{recipe.name}: solved, L2 strength {found.strength:.1e} of {len(found.tried)} tried; "
+        f"train loss {row['train_loss']:.4f} accuracy {100 * row['train_accuracy']:.2f} %, "
+        f"val loss {row['val_loss']:.4f} accuracy {100 * row['val_accuracy']:.2f} % ({seconds:.1f} s)"
+    )
+    cost = _cost(engine, pd.DataFrame([row]), cache_seconds)
+    cost |= {"stall_ratio": None, "cached_features": True, "precision": engine.precision}
+    cost |= {"strength": found.strength, "strengths": found.tried}
+    return Fitted(pd.DataFrame([row]), row["train_accuracy"], val_logits.softmax(dim=1).cpu().numpy(), cost)
+
+
+def _cost(engine: Engine, history: pd.DataFrame, cache_seconds: float) -> dict[str, Any]:
+    """Return what a training took, as far as its history and the model tell."""
     total, trainable = models.count_parameters(engine.model)
-    cost = {
-        "epochs": recipe.epochs,
-        "seconds": float(frame["seconds"].sum() + cache_seconds),
+    return {
+        "epochs": engine.recipe.epochs,
+        "seconds": float(history["seconds"].sum() + cache_seconds),
         "cache_seconds": cache_seconds,
-        "seconds_per_epoch": float(frame["seconds"].median()),
-        "images_per_second": float(frame["images_per_second"].median()),
-        "stall_ratio": state["stall_ratio"],
-        "cached_features": state["cached_train"],
-        "precision": state["precision"],
-        "peak_memory_bytes": peak_memory(device),
+        "seconds_per_epoch": float(history["seconds"].median()),
+        "images_per_second": float(history["images_per_second"].median()),
+        "peak_memory_bytes": peak_memory(engine.device),
         "parameters": total,
         "trainable_parameters": trainable,
     }
-    return Fitted(frame, train_accuracy, val_logits.softmax(dim=1).cpu().numpy(), cost)
 
 
 def _kept_features(

@@ -351,7 +351,7 @@ def test_mirrors_are_asked_only_when_it_is_wished(
 # --- Time --------------------------------------------------------------------------------------------------
 
 # What the notebooks train besides by default; in the demo all but level3_plain, which is level 2 there.
-ARMS = ("level1_batchnorm", "level1_32px", "level2_noaug_frozen", "level2_frozen", "level2_noaug")
+ARMS = ("level1_probe", "level1_32px", "level2_noaug_frozen", "level2_frozen", "level2_noaug")
 PACE = training.Pace(forward=0.003, judge=0.001, step=0.004, resident=0.008, real=0.010, stall_ratio=0.8)
 
 

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import NamedTuple
 
 import bs4
 import nbformat
@@ -35,7 +36,7 @@ SHARED = {
     "drive": "bool",
 }
 OWN = {
-    "level1_baseline": {"batchnorm", "at_32px"},
+    "level1_baseline": {"probe", "batchnorm", "at_32px"},
     "level2_augmentation": {"ablation", "shift_images", "all_shifts"},
     "level3_attention": {"plain", "full_finetuning", "cam_images", "road_images"},
     "level4_ensemble": {"second_seed", "convnext", "second_test", "shift_images"},
@@ -66,6 +67,13 @@ def code_of(notebook: nbformat.NotebookNode) -> list[str]:
 
 def tree(source: str) -> ast.Module:
     return ast.parse(TransformerManager().transform_cell(source))
+
+
+def project(root: Path) -> tuple[str, str, str]:
+    """The repository's address, its owner/name, and the tag of the version, as pyproject.toml has them."""
+    found = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    address = found["urls"]["Repository"]
+    return address, address.removeprefix("https://github.com/"), f"v{found['version']}"
 
 
 def test_there_are_the_four_levels() -> None:
@@ -125,13 +133,12 @@ class TestForm:
         assert len(re.findall(r"^# ", prose, flags=re.M)) == 1
 
     def test_the_address_is_the_projects(self, path: Path) -> None:
-        """The repository stands in pyproject's [project.urls]; badge and set-up cell follow it."""
-        address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-        slug = address.removeprefix("https://github.com/")
+        """The repository and the version, whose tag it is, stand in pyproject; badge and set-up cell follow."""
+        address, slug, tag = project(ROOT)
         notebook = nbformat.read(path, as_version=4)
         badge = notebook.cells[0].source
-        assert f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{path.name}" in badge
-        assert f"cifarlib @ git+{address}" in notebook.cells[1].source
+        assert f"https://colab.research.google.com/github/{slug}/blob/{tag}/notebooks/{path.name}" in badge
+        assert f'"git+{address}@{tag}"' in notebook.cells[1].source
         assert "google.colab" in notebook.cells[1].source
         everything = "\n".join(cell.source for cell in notebook.cells)
         assert set(re.findall(r"github\.com/([\w-]+/[\w-]+)", everything)) == {slug}
@@ -153,47 +160,101 @@ def test_the_setup_cell_installs_where_nothing_can_be_installed_beforehand(
         monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
     asked: list[str] = []
     shell = SimpleNamespace(run_line_magic=lambda name, line: asked.append(f"{name} {line}"))
-    failing = pytest.raises(AssertionError, match="Not installed: see pip's words")
+    address, _, tag = project(ROOT)
+    words = re.escape(f"git+{address}@{tag} was not installed; pip says") + ".* make badges REPO=owner/name"
     for text in (absent, source):  # where cifarlib is there, nothing is installed
-        with failing if installs and text is absent else contextlib.nullcontext():
+        failing = installs and text is absent
+        with pytest.raises(AssertionError, match=words) if failing else contextlib.nullcontext():
             exec(TransformerManager().transform_cell(text), {"get_ipython": lambda: shell})
     assert len(asked) == installs
-    assert all(line.startswith("pip install") and "cifarlib @ git+https" in line for line in asked)
+    assert all(line.startswith('pip install --quiet "cifarlib @ $address" ') for line in asked)
 
 
-def test_badges_are_stamped_with_another_address_and_back(tmp_path: Path) -> None:
-    """`make badges`: every badge and set-up cell, README's too; another repository's address stays."""
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=lambda *_: ["runs", "data"])
-    for name in ("README.md", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "tools").mkdir()
-    shutil.copy(ROOT / "tools" / "badges.py", tmp_path / "tools")
+class Clone(NamedTuple):
+    """The files of a checkout that `make badges` reads, writes and is."""
 
-    def stamp(repository: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(tmp_path / "tools" / "badges.py"), repository]
+    root: Path
+
+    def badges(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(self.root / "tools" / "badges.py"), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    def texts() -> dict[str, str]:
-        files = [tmp_path / "README.md", tmp_path / "pyproject.toml", *(tmp_path / "notebooks").glob("*.ipynb")]
+    def texts(self) -> dict[str, str]:
+        files = [self.root / "README.md", self.root / "pyproject.toml", *(self.root / "notebooks").glob("*.ipynb")]
         return {path.name: path.read_text(encoding="utf-8") for path in files}
 
-    own = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-    own = own.removeprefix("https://github.com/")
-    before = texts()
-    assert all(f"/github/{own}/blob/main/notebooks/{name}.ipynb" in before["README.md"] for name in NAMES)
-    for name in ("cifarlib", "a/b/c", "https://github.com/a/b", "a/b.git", 'a/"; import os', ""):
-        done = stamp(name)
-        assert done.returncode == 1 and "is no owner/name" in done.stderr, name
-    assert texts() == before
-    done = stamp(f"{own}-2")  # begins as the former name does
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "tools").mkdir()
+    for path in (*NOTEBOOKS, ROOT / "README.md", ROOT / "pyproject.toml", ROOT / "tools" / "badges.py"):
+        shutil.copy(path, tmp_path / path.relative_to(ROOT))
+    return Clone(tmp_path)
+
+
+def test_badges_are_stamped_with_another_address_and_back(clone: Clone) -> None:
+    """`make badges`: every badge and set-up cell, README's too; another repository's address stays."""
+    _, own, tag = project(ROOT)
+    before = clone.texts()
+    assert all(f"/github/{own}/blob/{tag}/notebooks/{name}.ipynb" in before["README.md"] for name in NAMES)
+    for name in ("cifarlib", "a/b/c", "https://github.com/a/b", "a/b.git", 'a/"; import os'):
+        for arguments in ([name], ["--check", name]):
+            done = clone.badges(*arguments)
+            assert done.returncode == 1 and "is no owner/name" in done.stderr, name
+    assert clone.badges().stdout == clone.badges("").stdout == "nothing to change\n"
+    assert clone.texts() == before
+    done = clone.badges(f"{own}-2")  # begins as the former name does
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(before) + 1 and "make demo" in done.stdout
-    for name, text in texts().items():
+    changed = done.stdout.strip().removeprefix("changed: ").split(", ")
+    assert sorted(Path(name).name for name in changed) == sorted(before)
+    for name, text in clone.texts().items():
         assert text != before[name] and text.replace(f"{own}-2", own) == before[name], name
         assert not re.search(rf"{own}(?!-2)", text), name
-    assert "CIFAR-10.1](https://github.com/modestyachts/CIFAR-10.1)" in texts()["README.md"]
-    assert stamp(f"{own}-2").stdout == "nothing to change\n"
-    assert stamp(own).returncode == 0 and texts() == before
+    assert "CIFAR-10.1](https://github.com/modestyachts/CIFAR-10.1)" in clone.texts()["README.md"]
+    assert clone.badges(f"{own}-2").stdout == clone.badges().stdout == "nothing to change\n"
+    assert clone.badges(own).returncode == 0 and clone.texts() == before
+
+
+def test_a_new_version_moves_the_tag_in_all_that_leads_there(clone: Clone) -> None:
+    _, own, tag = project(ROOT)
+    before = clone.texts()
+    declared = f'version = "{tag[1:]}"'
+    assert before["pyproject.toml"].count(declared) == 1
+    (clone.root / "pyproject.toml").write_text(before["pyproject.toml"].replace(declared, 'version = "9.8.0rc1"'))
+    assert clone.badges("--check", own).returncode == 1
+    assert clone.badges().returncode == 0
+    after = clone.texts()
+    assert project(clone.root)[1:] == (own, "v9.8.0rc1")
+    for name in set(before) - {"pyproject.toml"}:
+        former = after[name].replace("/v9.8.0rc1/", f"/{tag}/").replace("@v9.8.0rc1", f"@{tag}")
+        assert after[name] != former == before[name], name
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "elsewhere"),
+    [
+        ("README.md", "/blob/{tag}/", "/blob/main/"),
+        ("README.md", "github/{own}/blob", "github/someone/else/blob"),
+        ("notebooks/level2_augmentation.ipynb", "@{tag}", ""),
+        ("notebooks/level2_augmentation.ipynb", "@{tag}", "@v0.0.1"),
+        ("notebooks/level4_ensemble.ipynb", "git+https://github.com/{own}", "git+https://github.com/someone/else"),
+        ("pyproject.toml", "github.com/{own}", "github.com/someone/else"),
+    ],
+)
+def test_what_leads_elsewhere_is_found_and_mended(clone: Clone, file: str, place: str, elsewhere: str) -> None:
+    """`--check`, as on GitHub: another repository, another tag or none, in one place."""
+    _, own, tag = project(ROOT)
+    before = clone.texts()
+    assert clone.badges("--check", own).returncode == 0
+    path = clone.root / file
+    text = path.read_text(encoding="utf-8")
+    assert place.format(own=own, tag=tag) in text
+    path.write_text(text.replace(place.format(own=own, tag=tag), elsewhere, 1), encoding="utf-8")
+    done = clone.badges("--check", own)
+    assert done.returncode == 1 and file in done.stderr and f"make badges REPO={own}" in done.stderr
+    assert done.stderr.count(".ipynb") == file.count(".ipynb")  # the others are right
+    assert clone.badges(own).returncode == 0 and clone.texts() == before
 
 
 @pytest.fixture(scope="module")

@@ -217,6 +217,20 @@ def test_the_other_arms_differ_from_their_level_in_one_field(level: str, arm: st
     assert documented_recipe(arm) == replace(found, epochs=documented_recipe(level).epochs)
 
 
+def test_the_converged_head_is_solved_whatever_its_level_trains() -> None:
+    changes = {"augment": True, "level1.trainable": "layer4", "level1.epochs": 3, "batchnorm": "train"}
+    _, resolved = resolve("full", overrides=changes)
+    found, base = resolved["level1_probe"], resolved["level1"]
+    assert (found.optimizer, found.trainable, found.augment, found.epochs) == ("lbfgs", "head", False, 1)
+    assert replace(found, name="level1", **{f: getattr(base, f) for f in LEVEL1_ARMS["level1_probe"]}) == base
+
+
+@pytest.mark.parametrize("changes", [{"trainable": "layer4"}, {"augment": True}])
+def test_what_is_solved_has_features_that_stay_as_they_are(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="optimizer='lbfgs' solves the head on features that stay as they are"):
+        replace(LEVEL1, optimizer="lbfgs", **changes)
+
+
 def test_an_arm_that_is_the_very_training_of_a_level_is_that_level() -> None:
     """Nothing is trained twice under two names; what differs in one field stays an arm."""
     overrides = {"level3.epochs": 10, "level1.image_size": 32, "level1.batchnorm": "train"}
@@ -229,7 +243,8 @@ def test_an_arm_that_is_the_very_training_of_a_level_is_that_level() -> None:
 
 def test_what_a_notebook_asks_for_are_arms_and_each_has_one_parameter() -> None:
     asked = [arm for parameters in recipes.ASKED_FOR.values() for arms in parameters.values() for arm in arms]
-    assert sorted(asked) == sorted([*LEVEL1_ARMS, *ARMS, *LEVEL3_ARMS, "convnext"])
+    # Level 2 compares with the converged head of level 1 too.
+    assert sorted(asked) == sorted([*LEVEL1_ARMS, *ARMS, *LEVEL3_ARMS, "convnext", "level1_probe"])
     assert set(recipes.BY_DEFAULT) < {name for parameters in recipes.ASKED_FOR.values() for name in parameters}
 
 

@@ -78,9 +78,9 @@ def test_the_test_set_is_not_touched_before_the_last_epoch(
         assert {train.fingerprint, val.fingerprint}.isdisjoint({here.split.test.fingerprint})
         return fit(engine, train, val, **options)  # type: ignore[arg-type]
 
-    def watched_probs(engine: training.Engine, images: torch.Tensor) -> np.ndarray:
+    def watched_probs(engine: training.Engine, images: torch.Tensor, *features: torch.Tensor) -> np.ndarray:
         events.append("test" if images is here.split.test.images else "val")
-        return probs(engine, images)
+        return probs(engine, images, *features)
 
     monkeypatch.setattr(training, "fit", watched_fit)
     monkeypatch.setattr(training.Engine, "probs", watched_probs)
@@ -105,7 +105,7 @@ def test_level_4_is_the_vote_of_its_two_members(tmp_path: Path) -> None:
 
 
 def test_the_demo_pretrains_a_stand_in_once_per_backbone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = SMALL | {"weights": "pretrain", "pretrain_size": 40, "pretrain.epochs": 1}
     here = Study("demo", run_root=tmp_path, overrides=small)
@@ -123,7 +123,11 @@ def test_the_demo_pretrains_a_stand_in_once_per_backbone(
     pretrained, trunk = load_file(stand_in / "model.safetensors"), here.model("level1").trunk
     for name, value in trunk.state_dict().items():
         assert torch.equal(value, pretrained[name]), name
+    # Nothing is drawn to find them again, and other arguments are other runs.
+    monkeypatch.setattr(data, "pretrain_set", lambda *_: pytest.fail("drawn again"))
     assert Study("demo", run_root=tmp_path, overrides=small).run("level1").path == first.path
+    for changes in ({"pretrain_size": 41}, {"split_seed": 1}):
+        assert Study("demo", run_root=tmp_path, overrides=small | changes).find("level1") is None
 
 
 def test_auto_says_loudly_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifarlib import data, models, recipes, training
+from cifarlib import data, models, probe, progress, recipes, training
 from cifarlib.data import ImageSet
 from cifarlib.recipes import Recipe
 from cifarlib.runs import RunFolder
@@ -62,9 +62,10 @@ def assert_same_state(a: models.Classifier, b: models.Classifier) -> None:
 # Ten losses of level 2 on 16 built-in images, one step an epoch, in fp32 on one thread. They hold the order of
 # images, augmentation, normalisation, model, initial values, optimiser and schedule together: a change that
 # moves them is a change of every result, and is to be made on purpose. The learning rate is a small one: at level
-# 2's own, random weights jump so far in a step that the rounding of one processor's kernels and another's, 1e-7 at
-# first, is 2e-2 by the tenth step. At this one kernels for SSE and for AVX2 stay within 3e-5 of each other.
-GOLDEN_RATE = 1e-5
+# 2's own, random weights jump so far in a step that the rounding of one processor's kernels and another's, 1e-7
+# at first, is 2e-2 by the tenth step. At this one, kernels for SSE and AVX2, with oneDNN and without, stay within
+# 1.5e-4 of each other, and a rate a tenth higher moves every loss after the first by 2e-3 or more.
+GOLDEN_RATE, ROUNDING = 1e-5, 5e-4
 GOLDEN = (2.74342, 2.7951, 2.76215, 2.82669, 2.84556, 2.68052, 2.59965, 2.56833, 2.89546, 2.82962)
 
 
@@ -75,13 +76,13 @@ def golden_losses(learning_rate: float, images: tuple[ImageSet, ImageSet]) -> np
 
 
 def test_golden_losses(images: tuple[ImageSet, ImageSet]) -> None:
-    np.testing.assert_allclose(golden_losses(GOLDEN_RATE, images), GOLDEN, rtol=1e-4)
+    np.testing.assert_allclose(golden_losses(GOLDEN_RATE, images), GOLDEN, rtol=ROUNDING)
 
 
 def test_another_learning_rate_breaks_the_golden_losses(images: tuple[ImageSet, ImageSet]) -> None:
     others = golden_losses(1.1 * GOLDEN_RATE, images)
-    assert others[0] == pytest.approx(GOLDEN[0], rel=1e-4)  # the first step has not moved yet
-    assert (np.abs(others[1:] / np.array(GOLDEN[1:]) - 1) > 1e-4).sum() >= 8
+    assert others[0] == pytest.approx(GOLDEN[0], rel=ROUNDING)  # the first step has not moved yet
+    assert (np.abs(others[1:] / np.array(GOLDEN[1:]) - 1) > ROUNDING).all()
 
 
 def test_frozen_stays_bit_identical_and_the_tail_learns(images: tuple[ImageSet, ImageSet]) -> None:
@@ -526,7 +527,7 @@ def test_engines_share_a_trunk_only_where_it_gives_the_same_features(images: tup
 
     first = engine(LEVEL2)
     shared = engine(replace(LEVEL2, name="arm", augment=False, learning_rate=1e-2))
-    assert training.same_trunk(first, shared)
+    assert first.trunk_digest == shared.trunk_digest
     x = images[1].images
     assert torch.equal(first.logits(x), first.logits(x, shared.features(x)))
     for changes in (
@@ -537,7 +538,92 @@ def test_engines_share_a_trunk_only_where_it_gives_the_same_features(images: tup
         {"seed": 1},  # without pretrained weights the trunk is drawn from it
         {"precision": "bf16-mixed"},
     ):
-        assert not training.same_trunk(first, engine(replace(LEVEL2, **changes))), changes  # type: ignore[arg-type]
+        assert first.trunk_digest != engine(replace(LEVEL2, **changes)).trunk_digest, changes  # type: ignore[arg-type]
+
+
+def test_the_same_images_pass_through_the_same_trunk_once_and_change_nothing(
+    images: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A level and the head solved on its features: one pass over training and validation images for both."""
+    passed: list[int] = []
+    cached = training.Engine.cached
+    monkeypatch.setattr(
+        training.Engine, "cached", lambda self, x, what: passed.append(len(x)) or cached(self, x, what)
+    )
+    recipes_ = [LEVEL1, replace(PROBE, seed=LEVEL1.seed), replace(LEVEL1, name="again", learning_rate=1e-2)]
+
+    def trained(shared: training.Features | None) -> list[models.Classifier]:
+        found = []
+        for recipe in recipes_:
+            engine = training.Engine(models.build(recipe, 10), recipe, CPU, shared=shared)
+            training.fit(engine, *images, say=lambda line: None)
+            found.append(engine.model)
+        return found
+
+    together = trained(training.Features())
+    assert passed == [len(images[0]), len(images[1])]
+    alone = trained(None)
+    assert passed == [len(images[0]), len(images[1])] * 4
+    for a, b in zip(together, alone, strict=True):
+        assert_same_state(a, b)
+
+
+def test_shared_features_make_room_for_newer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.Features, "LIMIT", 2 * 40)
+    shared = training.Features()
+    for name in "abc":  # 40 bytes each
+        shared.keep((name, ""), torch.zeros(10))
+        assert shared.find(("a", "")) is not None  # used again each time, so that it stays
+    assert shared.find(("b", "")) is None and shared.find(("c", "")) is not None
+    shared.keep(("too large", ""), torch.zeros(21))
+    assert shared.find(("too large", "")) is None and shared.find(("a", "")) is not None
+
+
+# --- The converged head ------------------------------------------------------------------------------------
+
+PROBE = replace(recipes.documented_recipe("level1_probe"), **(TINY | {"epochs": 1}))
+
+
+def test_a_solved_head_is_a_model_like_any_other(images: tuple[ImageSet, ImageSet]) -> None:
+    said: list[str] = []
+    engine = training.Engine(models.build(PROBE, 10), PROBE, CPU)
+    fitted = training.fit(engine, *images, say=said.append)
+    features = engine.features(images[0].images)
+    found = probe.solve(features, images[0].labels, engine.features(images[1].images), images[1].labels, 10)
+    assert torch.equal(models.head(engine.model).weight, found.weight)
+    assert fitted.cost["strength"] == found.strength and fitted.cost["strengths"] == found.tried
+    np.testing.assert_allclose(fitted.val_probs, engine.probs(images[1].images), atol=1e-6)
+    assert len(said) == 1 and f"L2 strength {found.strength:.1e}" in said[0]
+    assert len(fitted.history) == 1 and not engine.model.training
+    # On features of a random trunk the penalty decides; the training images are still fitted better than by chance.
+    assert fitted.train_accuracy > 0.2
+
+
+def test_a_solved_head_does_not_depend_on_the_seed(images: tuple[ImageSet, ImageSet]) -> None:
+    state = models.build(LEVEL1, 10).torchvision_state()
+    heads = []
+    for seed in (0, 1):
+        recipe = replace(PROBE, seed=seed)
+        engine = training.Engine(models.build(recipe, 10, state), recipe, CPU)
+        training.fit(engine, *images, say=lambda line: None)
+        heads.append(models.head(engine.model).weight)
+    assert torch.equal(*heads)
+
+
+def test_features_that_do_not_fit_are_said_to(
+    images: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.Engine, "_free_memory", lambda engine: 1000)
+    with pytest.raises(
+        MemoryError, match=r"level1_probe: the features of 68 images .* lower train_size \(it is 48\)"
+    ):
+        train(PROBE, images)
+
+
+@pytest.mark.parametrize(("epochs", "lines"), [(1, 1), (20, 20), (21, 12), (100, 21)])
+def test_a_long_training_is_told_in_about_twenty_lines(epochs: int, lines: int) -> None:
+    told = [epoch for epoch in range(1, epochs + 1) if progress.worth_a_line(epoch, epochs)]
+    assert len(told) == lines and {1, epochs} <= set(told)
 
 
 FAULTS = """

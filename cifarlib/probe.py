@@ -1,0 +1,122 @@
+"""The converged head: multinomial logistic regression with L2 on a frozen trunk's features.
+
+A few epochs of gradient steps can leave a new head far from the best that its features allow, and then any other
+training looks good beside it. This head is solved to convergence by L-BFGS instead, with the L2 strength chosen on
+the validation images, as linear probes usually are (Kornblith et al. 2019, arXiv 1805.08974).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cifarlib import progress
+
+STRENGTHS = tuple(10 ** (-half / 2) for half in range(13))
+"""The L2 strengths that are tried, from strong to weak: 1 down to 1e-6."""
+_PATIENCE = 2  # weaker strengths that may do worse on the validation images before the search ends
+_STEPS = 500  # of L-BFGS at one strength, at most: started from the neighbouring solution it needs fewer
+_FLAT = 1e-4  # the largest entry of the gradient at which a head counts as converged: what single precision allows
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A converged head for features as they are: the standardisation is folded into it.
+
+    Attributes:
+        weight: float32 `[C, F]`.
+        bias: float32 `[C]`.
+        strength: The chosen L2 strength.
+        tried: One entry a strength: `strength`, `train_loss` (without the penalty), `val_loss`, `val_accuracy`,
+            `steps` and `gradient`, the largest entry of the objective's gradient where the solver stopped.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    strength: float
+    tried: list[dict[str, float]]
+
+
+def solve(
+    features: Tensor, labels: Tensor, val_features: Tensor, val_labels: Tensor, classes: int, *, what: str = "head"
+) -> Solution:
+    """Solve the head at each strength, and keep the one with the smallest loss on the validation images.
+
+    With features standardised by the training images' mean and standard deviation, it minimises
+
+        mean cross-entropy + strength / 2 * sum of squared weights
+
+    which is convex: neither a seed nor a learning rate decides the result. Strengths go from strong to weak, each
+    from the solution before.
+
+    Args:
+        features: Training features `[N, F]`, of any float type.
+        labels: Their labels, int64 `[N]`.
+        val_features: Validation features `[M, F]`.
+        val_labels: Their labels `[M]`.
+        classes: Number of classes, C.
+        what: What to call the search beside its bar.
+    """
+    features, val_features = features.float(), val_features.float()
+    mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0)
+    deviation = torch.where(deviation > 0, deviation, 1.0)  # a feature that never varies tells nothing
+    x, val_x = (features - mean) / deviation, (val_features - mean) / deviation
+    weight = torch.zeros(classes, x.shape[1], device=x.device, requires_grad=True)
+    bias = torch.zeros(classes, device=x.device, requires_grad=True)
+
+    tried: list[dict[str, float]] = []
+    best: tuple[float, float, Tensor, Tensor] | None = None
+    worse = 0
+    for strength in progress.bar(STRENGTHS, what=what, unit="strength"):
+        steps = _minimise(x, labels, weight, bias, strength)
+        with torch.no_grad():
+            loss, logits = F.cross_entropy(F.linear(x, weight, bias), labels), F.linear(val_x, weight, bias)
+            val_loss = F.cross_entropy(logits, val_labels).item()
+            accuracy = (logits.argmax(dim=1) == val_labels).float().mean().item()
+        assert weight.grad is not None and bias.grad is not None
+        gradient = max(weight.grad.abs().max().item(), bias.grad.abs().max().item())
+        tried.append(
+            {
+                "strength": strength,
+                "train_loss": loss.item(),
+                "val_loss": val_loss,
+                "val_accuracy": accuracy,
+                "steps": steps,
+                "gradient": gradient,
+            }
+        )
+        if best is None or val_loss < best[0]:
+            best, worse = (val_loss, strength, weight.detach().clone(), bias.detach().clone()), 0
+        else:
+            worse += 1
+            if worse == _PATIENCE:
+                break
+    assert best is not None
+    _, strength, kept, offset = best
+    folded = kept / deviation
+    return Solution(folded, offset - folded @ mean, strength, tried)
+
+
+def _minimise(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, strength: float) -> int:
+    """Move weight and bias to the objective's minimum; returns the steps that took."""
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=_STEPS,
+        history_size=20,
+        tolerance_grad=_FLAT,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(F.linear(x, weight, bias), labels) + strength / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    objective()  # the gradient where it stopped, not where it last looked
+    return int(optimizer.state[weight]["n_iter"])
