@@ -538,7 +538,8 @@ def test_engines_share_a_trunk_only_where_it_gives_the_same_features(images: tup
         {"seed": 1},  # without pretrained weights the trunk is drawn from it
         {"precision": "bf16-mixed"},
     ):
-        assert first.trunk_digest != engine(replace(LEVEL2, **changes)).trunk_digest, changes  # type: ignore[arg-type]
+        other = engine(replace(LEVEL2, **changes))  # type: ignore[arg-type]
+        assert first.trunk_digest != other.trunk_digest, changes
 
 
 def test_the_same_images_pass_through_the_same_trunk_once_and_change_nothing(
@@ -595,7 +596,7 @@ def test_a_solved_head_is_a_model_like_any_other(images: tuple[ImageSet, ImageSe
     np.testing.assert_allclose(fitted.val_probs, engine.probs(images[1].images), atol=1e-6)
     assert len(said) == 1 and f"L2 strength {found.strength:.1e}" in said[0]
     assert len(fitted.history) == 1 and not engine.model.training
-    # On features of a random trunk the penalty decides; the training images are still fitted better than by chance.
+    # A random trunk's features fit the training images better than chance, whatever the penalty.
     assert fitted.train_accuracy > 0.2
 
 
