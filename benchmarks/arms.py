@@ -250,7 +250,7 @@ def images(settings):
                 f"{settings['data_root']} has {len(split.train)} training images: give --images as many"
             )
         return split
-    return data.load(replace(recipes.DEMO, **sizes))
+    return data.load(replace(recipes.DEMO, store_size=32, **sizes))
 
 
 def fork_workers():

@@ -42,7 +42,7 @@ class Bench:
 
     def __init__(self, image_size, device):
         self.device = torch.device(device)
-        split = data.load(replace(recipes.DEMO, train_size=2 * BATCH, val_size=BATCH, test_size=10))
+        split = data.load(replace(recipes.DEMO, store_size=32, train_size=2 * BATCH, val_size=BATCH, test_size=10))
         self.train, self.val = split.train.to(self.device), split.val.to(self.device)
         self.changes = {"image_size": image_size, "weights": "none"}
 

@@ -88,7 +88,7 @@ def _drawn(n, n_val):
     def draw(count):
         sizes = {"train_size": count, "val_size": max(10, count * n_val // n), "test_size": 10}
         started = time.monotonic()
-        return data.load(replace(recipes.DEMO, **sizes)), time.monotonic() - started
+        return data.load(replace(recipes.DEMO, store_size=32, **sizes)), time.monotonic() - started
 
     few = min(n, 500)
     _, seconds = draw(few)

@@ -371,11 +371,12 @@ def run(request: Plan, *, say: Callable[[str], None] = print) -> bool:
         _write_notebook(request.out / page.notebook, notebook)
         pages[job.level] = page
         took = progress.duration(seconds)
-        say(f"{job.level}: FAILED after {took}, {failure}" if failure else f"{job.level}: done in {took}")
         _publish(request, pages)
         if failure:
+            say(f"{job.level}: FAILED after {took}, {failure}")
             say(f"{job.level}: what ran until then is in {request.out / page.html}")
             break
+        say(f"{job.level}: done in {took}; its page can be opened: {request.out / page.html}")
     index = request.out / "index.html"
     say(f"Reports: {index}\n         {index.resolve().as_uri()}")
     return not failure

@@ -608,7 +608,7 @@ class _Kind:
     colours: tuple[str, ...]
     scenes: tuple[str, ...] = _EVERY_SCENE
     lean: float = 0.18  # largest rotation either way, radians
-    size: tuple[float, float] = (0.55, 0.75)  # the object's reach; 1 fills the image
+    size: tuple[float, float] = (0.6, 0.76)  # the object's reach; 1 fills the image
 
 
 _CAT = partial(_pet_standing, dog=False), partial(_pet_sitting, dog=False)
@@ -815,7 +815,7 @@ def _render(kind: _Kind, view: View, u: _Dice, sheet: _Sheet) -> tuple[np.ndarra
     bar = _blob(page.at(at_x, at_y), u, 0.4, u(0.06, 0.15), 6.0)
     hidden = (whole & (bar < 0)).sum((1, 2))
     keep = (hidden <= _MOST_HIDDEN * area) & (area - hidden >= _LEAST_VISIBLE * sheet.size**2)
-    bar = np.where((keep & (u.flat() < 0.2))[:, None, None], bar, 9)
+    bar = np.where((keep & (u.flat() < 0.16))[:, None, None], bar, 9)
     page.paint(_muted_tint(u, canvas.mean((2, 3), keepdims=True)), bar)
     masks = whole & (bar >= 0)
     occlusion = 1 - masks.sum((1, 2)) / area

@@ -41,7 +41,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    return data.load(replace(recipes.DEMO, train_size=48, val_size=20, test_size=30))
+    return data.load(replace(recipes.DEMO, store_size=32, train_size=48, val_size=20, test_size=30))
 
 
 def test_the_peer_has_none_of_our_code() -> None:
@@ -100,7 +100,7 @@ def test_the_peers_squeeze_excite_is_ours() -> None:
 def test_the_script_is_trained_by_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps an epoch, the last one short: rates, decay, and how often the validation images are looked at."""
     recipe = replace(recipes.LEVEL2, weights="none", image_size=32, epochs=2)
-    split = data.load(replace(recipes.DEMO, train_size=70, val_size=20, test_size=30))
+    split = data.load(replace(recipes.DEMO, store_size=32, train_size=70, val_size=20, test_size=30))
     sizes, rates = [], []
 
     def in_this_process(*photos: object, **options: object) -> object:

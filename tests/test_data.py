@@ -310,7 +310,7 @@ def test_cifar10_is_stored_as_it_is(official: Callable[..., data.Split]) -> None
 
 
 def small_demo(**changes: object) -> data.Split:
-    return load(replace(DEMO, **({"train_size": 60, "val_size": 20, "test_size": 80} | changes)))
+    return load(replace(DEMO, **({"store_size": 32, "train_size": 60, "val_size": 20, "test_size": 80} | changes)))
 
 
 def test_builtin_images_come_with_all_that_is_known_of_them() -> None:

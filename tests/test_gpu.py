@@ -32,7 +32,9 @@ EFFICIENTNET = replace(LEVEL2, name="efficientnet", model="efficientnet_b0", tra
 
 @pytest.fixture(scope="module")
 def images() -> tuple[ImageSet, ImageSet]:
-    split = data.load(replace(recipes.DEMO, train_size=96, val_size=40, test_size=10), image_size=64)
+    split = data.load(
+        replace(recipes.DEMO, store_size=32, train_size=96, val_size=40, test_size=10), image_size=64
+    )
     return split.train, split.val
 
 

@@ -67,7 +67,7 @@ MEASURED = """
     from cifarlib import data, models, parallel, recipes, training
 
     recipe = replace(recipes.LEVEL1, weights="none", image_size=32, batch_size=13, precision="32-true")
-    split = data.load(replace(recipes.DEMO, train_size=20, val_size=10, test_size=10), image_size=32)
+    split = data.load(replace(recipes.DEMO, store_size=32, train_size=20, val_size=10, test_size=10))
     engine = training.Engine(models.build(recipe, 10), recipe, torch.device("cpu"))
     seen = {"trunk": [], "tail": []}
     for name, part in (("trunk", engine._trunk), ("tail", engine.model.tail)):
