@@ -24,6 +24,7 @@ import psutil
 import torch
 import torch.nn.functional as F
 from kornia.augmentation import ColorJitter
+from PIL import Image
 from torch import Tensor
 
 from cifarlib import decoding, downloads, progress, synthetic
@@ -777,8 +778,8 @@ def _arrays(path: Path, classes: Sequence[str], size: int) -> ImageSet:
         raise ValueError(f"{path} must hold uint8 [N, 32, 32, 3], not {images.dtype} {list(images.shape)}")
     if labels.shape != images.shape[:1] or not np.isin(labels, np.arange(len(classes))).all():
         raise ValueError(f"{beside} must hold {len(images)} labels from 0 to {len(classes) - 1}")
-    if size != CIFAR10_SIZE:
-        raise ValueError(f"{path} holds images of {CIFAR10_SIZE} pixels, and the study stores them at {size}")
+    if size != CIFAR10_SIZE:  # resized as photographs are
+        images = np.stack([Image.fromarray(x).resize((size, size), Image.Resampling.BICUBIC) for x in images])
     return ImageSet.of(images.transpose(0, 3, 1, 2).copy(), labels, classes, "cifar10.1")
 
 

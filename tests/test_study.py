@@ -556,7 +556,7 @@ def test_a_sample_of_a_folder_has_every_class(tmp_path: Path) -> None:
 
 def test_another_test_set_is_one_more_column(tmp_path: Path) -> None:
     """The study's own test images, saved as CIFAR-10.1 is and as a folder, give the study's own accuracies."""
-    here = study(tmp_path / "runs")
+    here = study(tmp_path / "runs", store_size=32)
     arrays = tmp_path / "own"
     arrays.mkdir()
     np.save(arrays / "copy_data.npy", here.split.test.images.permute(0, 2, 3, 1).numpy())
