@@ -30,6 +30,7 @@ from cifarlib.runs import RunFolder
 SMALL = {
     "weights": "none",
     "image_size": 32,
+    "store_size": 32,
     "efficientnet.image_size": 48,
     "train_size": 40,
     "val_size": 20,
