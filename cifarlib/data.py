@@ -779,7 +779,8 @@ def _arrays(path: Path, classes: Sequence[str], size: int) -> ImageSet:
     if labels.shape != images.shape[:1] or not np.isin(labels, np.arange(len(classes))).all():
         raise ValueError(f"{beside} must hold {len(images)} labels from 0 to {len(classes) - 1}")
     if size != CIFAR10_SIZE:  # resized as photographs are
-        images = np.stack([Image.fromarray(x).resize((size, size), Image.Resampling.BICUBIC) for x in images])
+        resized = (Image.fromarray(x).resize((size, size), Image.Resampling.BICUBIC) for x in images)
+        images = np.stack([np.asarray(image) for image in resized])
     return ImageSet.of(images.transpose(0, 3, 1, 2).copy(), labels, classes, "cifar10.1")
 
 
