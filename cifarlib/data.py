@@ -280,6 +280,10 @@ def _builtin(profile: Profile) -> Split:
     return Split(*_cut(drawn, train_size, seed), test)
 
 
+STAND_IN_VAL = 500
+"""Built-in images that the training of stand-in weights is validated on."""
+
+
 def pretrain_set(n: int, n_val: int, seed: int) -> tuple[ImageSet, ImageSet]:
     """Draw built-in images of the classes that the study does not use, to train stand-in weights on.
 

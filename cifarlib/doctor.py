@@ -427,7 +427,9 @@ def _times(
     seconds = {each.name: training_seconds(each, paces[_kind(each)], *source.counts) for each in (*main, *arms)}
     levels = {name: chosen.seeds * seconds.pop(name) for name in _MAIN}
     for recipe in stand_ins:
-        levels[recipe.name] = training_seconds(recipe, paces[_kind(recipe)], chosen.pretrain_size, 500, 0)
+        levels[recipe.name] = training_seconds(
+            recipe, paces[_kind(recipe)], chosen.pretrain_size, data.STAND_IN_VAL, 0
+        )
     total, long = sum(levels.values()), sum(levels.values()) > 24 * 3600
     parts = ", ".join(f"{name} {progress.duration(of)}" for name, of in levels.items())
     size = by_name["level1"].image_size

@@ -345,7 +345,7 @@ FULL = Profile(name="full")
 # epochs: then fine-tuning can do what a head on frozen features cannot, and augmentation does no harm.
 DEMO = Profile(
     name="demo",
-    train_size=700,
+    train_size=500,
     val_size=250,
     test_size=1000,
     store_size=48,
@@ -360,21 +360,19 @@ DEMO = Profile(
         "contrast": 0.05,
         "saturation": 0.05,
         "hue": 0.01,
+        # Few images make few steps: smaller batches get further with them.
+        "batch_size": 16,
         # A head on cached features takes milliseconds an epoch: it is trained until it has converged.
         "level1.epochs": 100,
-        # Few images make few steps: smaller batches and larger rates get further with them.
-        "level2.learning_rate": 2e-3,
-        "level2.batch_size": 16,
-        "level2.epochs": 7,
-        "level3.learning_rate": 2e-3,
-        "level3.batch_size": 16,
-        "level3.epochs": 7,
+        "level1.batch_size": 64,
+        "level2.learning_rate": 4e-3,
+        "level2.epochs": 6,
+        "level3.learning_rate": 4e-3,
+        "level3.epochs": 6,
         # From scratch: so small a network learns these images as fast as it would be pretrained on others.
         "efficientnet.weights": "none",
-        "efficientnet.image_size": 64,
-        "efficientnet.learning_rate": 3e-3,
-        "efficientnet.batch_size": 16,
-        "efficientnet.epochs": 10,
+        "efficientnet.learning_rate": 1e-3,
+        "efficientnet.epochs": 11,
         # Every drawing once, in small batches: the most steps for the time.
         "pretrain.batch_size": 32,
         "pretrain.epochs": 1,

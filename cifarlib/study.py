@@ -34,7 +34,6 @@ from cifarlib.runs import Run, RunError, RunFolder
 from cifarlib.text import code_span, printable
 
 _DRIVE = Path("/content/drive")  # where Colab's own examples mount it
-_PRETRAIN_VAL = 500  # built-in images that the training of a stand-in is validated on
 _PIECE = 512  # images that are altered and predicted at a time
 _CURVES = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")  # of a history, in the results
 
@@ -326,7 +325,7 @@ class Study:
         """Return the run that makes the demo's stand-in for ImageNet weights: a run like any other."""
         if model not in self._stand_ins:
             recipe = recipes.stand_in(self.recipes, model)
-            drawn = (self.profile.pretrain_size, _PRETRAIN_VAL, self.profile.split_seed)
+            drawn = (self.profile.pretrain_size, data.STAND_IN_VAL, self.profile.split_seed)
 
             def images() -> tuple[data.ImageSet, ...]:
                 return data.pretrain_set(*drawn)
@@ -369,7 +368,7 @@ class Study:
         called = recipe.name if recipe.seed == self.seed else f"{recipe.name}, seed {recipe.seed}"
         if parallel.agree(folder.finished()):
             run = folder.load()
-            if not recipe.name.startswith("pretrain"):
+            if recipe.name in self.recipes:  # stand-ins are nobody's aim
                 print(f"{called}: found finished, loaded")
             return run
         first = parallel.rank() == 0

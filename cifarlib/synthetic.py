@@ -194,20 +194,7 @@ View: TypeAlias = Callable[[_Pen, _Dice, _Inks], None]
 # ---------------------------------------------------------------- the ten classes
 
 
-def _airplane_side(p: _Pen, u: _Dice, ink: _Inks) -> None:
-    r, sweep = u(0.11, 0.17), u(0.1, 0.5)
-    far = p.poly((0.15, -0.05), (-0.15, -0.05), (-0.15 - sweep, -0.4), (-0.05 - sweep, -0.4))
-    near = p.poly((0.25, 0.06), (-0.12, 0.06), (-0.25 - sweep, 0.5), (-0.1 - sweep, 0.5))
-    p.paint(ink.second, far)
-    p.paint(ink.main, p.line((-0.5, 0), (0.75, 0.02), r), p.line((-0.95, -0.08), (-0.4, 0), 0.04, r))
-    p.paint(ink.trim, p.poly((-0.95, -0.05), (-0.55, -0.05), (-0.8, -0.52), (-1.0, -0.52)))
-    p.paint(ink.dark, p.line((-0.5, -0.03), (0.5, -0.03), 0.022))
-    p.paint(ink.glass, p.line((0.7, -0.06), (0.78, -0.05), 0.045))
-    p.paint(ink.second, near)
-    p.paint(ink.dark, p.line((-0.05 - sweep / 2, 0.3), (0.12 - sweep / 2, 0.3), 0.065))
-
-
-def _airplane_above(p: _Pen, u: _Dice, ink: _Inks) -> None:
+def _airplane(p: _Pen, u: _Dice, ink: _Inks) -> None:
     p = p.at(turn=u(-0.8, 0.8)).twin()
     r, sweep, root, span = u(0.09, 0.15), u(0.0, 0.45), u(0.16, 0.3), u(0.85, 1.0)
     wing = p.poly((0, -0.25), (0, 2 * root - 0.25), (span, root + sweep - 0.1), (span, sweep - 0.2))
@@ -222,7 +209,7 @@ def _wheels(p: _Pen, ink: _Inks, y: Scalar, r: Scalar, *xs: float) -> None:
     p.paint(ink.light, *(p.disc(x, y, r * 0.45) for x in xs))
 
 
-def _automobile_side(p: _Pen, u: _Dice, ink: _Inks) -> None:
+def _automobile(p: _Pen, u: _Dice, ink: _Inks) -> None:
     roof, front, back = u(-0.48, -0.34), u(0.15, 0.35), u(-0.7, -0.35)
     sill, mid, top = -0.05, (front + back) / 2, roof + 0.08
     cabin = p.poly((back - 0.2, 0), (back, roof), (front, roof), (front + 0.3, 0))
@@ -234,17 +221,7 @@ def _automobile_side(p: _Pen, u: _Dice, ink: _Inks) -> None:
     _wheels(p, ink, 0.28, u(0.18, 0.23), -0.55, 0.56)
 
 
-def _automobile_front(p: _Pen, u: _Dice, ink: _Inks) -> None:
-    roof, p = u(-0.62, -0.48), p.twin()
-    p.paint(ink.dark, p.box(0.42, 0.2, 0.72, 0.6, 0.06))
-    p.paint(ink.second, p.poly((0, 0), (0, roof), (0.44, roof), (0.62, 0)))
-    p.paint(ink.main, p.box(-0.78, -0.08, 0.78, 0.42, 0.14))
-    p.paint(ink.glass, p.poly((0, -0.06), (0, roof + 0.09), (0.36, roof + 0.09), (0.5, -0.06)))
-    p.paint(ink.dark, p.box(-0.32, 0.12, 0.32, 0.28))
-    p.paint(ink.light, p.ellipse(0.55, 0.14, 0.15, 0.1))
-
-
-def _bird_perched(p: _Pen, u: _Dice, ink: _Inks) -> None:
+def _bird(p: _Pen, u: _Dice, ink: _Inks) -> None:
     fat, r, x, y = u(0.3, 0.42), u(0.19, 0.26), u(0.4, 0.6), u(-0.55, -0.35)
     p.paint(ink.dark, p.line((-0.08, 0.3), (-0.05, 0.85), 0.035), p.line((0.12, 0.3), (0.18, 0.85), 0.035))
     p.paint(ink.second, p.poly((-0.3, -0.1), (-0.3, 0.22), (-1.0, u(0.2, 0.6)), (-1.0, u(-0.1, 0.15))))
@@ -252,17 +229,6 @@ def _bird_perched(p: _Pen, u: _Dice, ink: _Inks) -> None:
     p.paint(ink.main, _melt(p.ellipse(0, 0.02, 0.55, fat, u(-0.5, -0.1)), p.disc(x, y, r), 0.25))
     p.paint(ink.second, p.ellipse(-0.15, 0.02, 0.42, fat * 0.6, u(-0.1, 0.3)))
     p.paint(ink.dark, p.disc(x + 0.08, y - 0.04, 0.055))
-
-
-def _bird_flying(p: _Pen, u: _Dice, ink: _Inks) -> None:
-    lift, back = u(0.25, 0.6), u(0.1, 0.4)
-    p.paint(ink.second, p.path((0.1, 0), (0.1 - back, -lift), (-0.1 - back, -lift - 0.35), r0=0.17, r1=0.04))
-    p.paint(ink.second, p.poly((-0.35, 0), (-0.35, 0.14), (-0.9, 0.38), (-1.0, 0.02)))
-    p.paint(ink.trim, p.poly((0.75, -0.16), (0.75, 0.04), (1.02, -0.02)))
-    p.paint(ink.main, _melt(p.ellipse(0.05, 0.05, 0.55, 0.23), p.disc(0.62, -0.08, 0.19), 0.15))
-    near = p.path((0.1, 0.05), (-0.05 - back / 2, lift), (-0.4 - back, lift + 0.2), r0=0.17, r1=0.04)
-    p.paint(ink.second, near)
-    p.paint(ink.dark, p.disc(0.68, -0.12, 0.05))
 
 
 def _legs(p: _Pen, u: _Dice, top: float, foot: float, r: Scalar, *xs: float) -> Field:
@@ -296,16 +262,7 @@ def _pet_tail(p: _Pen, u: _Dice, x: float, y: float, dog: bool) -> Field:
     return p.path((x, y), (x - 0.3, y - 0.05), (x - 0.35, tip), (x - 0.15, tip - 0.2), r0=0.075, r1=0.05)
 
 
-def _pet_standing(p: _Pen, u: _Dice, ink: _Inks, dog: bool) -> None:
-    fat, r, y, leg = u(0.2, 0.3), u(0.27, 0.35), u(-0.5, -0.25), u(0.07, 0.1)
-    p.paint(ink.main, _pet_tail(p, u, -0.58, -0.02, dog))
-    p.paint(ink.second, _legs(p, u, 0.25, 0.8, leg, -0.38, 0.42))
-    body = _melt(p.line((-0.48, 0.1), (0.38, 0.1), fat), p.line((0.35, 0.1), (0.55, y), fat * 0.8), 0.1)
-    p.paint(ink.main, body, _legs(p, u, 0.25, 0.82, leg, -0.55, 0.3))
-    _pet_head(p.at(0.6, y, r), u, ink, dog)
-
-
-def _pet_sitting(p: _Pen, u: _Dice, ink: _Inks, dog: bool) -> None:
+def _pet(p: _Pen, u: _Dice, ink: _Inks, dog: bool) -> None:
     p.paint(ink.main, _pet_tail(p, u, -0.35, 0.78, dog))
     body = _melt(p.ellipse(0, 0.5, u(0.34, 0.46), 0.45), p.line((0, -0.1), (0, 0.3), 0.3), 0.1)
     p.paint(ink.main, body)
@@ -340,7 +297,7 @@ def _horse(p: _Pen, u: _Dice, ink: _Inks) -> None:
     p.paint(ink.dark, p.line((x - 0.16, y - 0.1), (0.2, -0.18), 0.07), p.disc(x + 0.04, y + 0.02, 0.035))
 
 
-def _frog_front(p: _Pen, u: _Dice, ink: _Inks) -> None:
+def _frog(p: _Pen, u: _Dice, ink: _Inks) -> None:
     wide, eye, p = u(0.5, 0.65), u(0.15, 0.2), p.twin()
     p.paint(ink.second, p.ellipse(0.66, 0.35, 0.26, 0.36, -0.4), p.line((0.6, 0.68), (0.95, 0.72), 0.06))
     p.paint(ink.main, p.ellipse(0, 0.2, wide, 0.5), p.ellipse(0, -0.12, wide, 0.32))
@@ -350,16 +307,7 @@ def _frog_front(p: _Pen, u: _Dice, ink: _Inks) -> None:
     p.paint(ink.dark, p.disc(0.36, -0.41, eye * 0.4), p.line((0, 0.04), (0.42, -0.08), 0.03))
 
 
-def _frog_above(p: _Pen, u: _Dice, ink: _Inks) -> None:
-    knee, p = u(0.5, 0.72), p.at(turn=u(-2.5, 2.5)).twin()
-    hind = p.path((0.2, 0.35), (knee, 0.1), (knee - 0.05, 0.6), (0.75, 0.92), r0=0.13, r1=0.06)
-    p.paint(ink.second, hind, p.path((0.2, -0.25), (0.55, -0.3), (0.68, -0.6), r0=0.08, r1=0.05))
-    p.paint(ink.main, _melt(p.ellipse(0, 0.08, u(0.28, 0.38), 0.48), p.ellipse(0, -0.42, 0.3, 0.3), 0.1))
-    p.paint(ink.light, p.disc(0.25, -0.5, 0.13))
-    p.paint(ink.dark, p.disc(0.26, -0.52, 0.07))
-
-
-def _ship_steamer(p: _Pen, u: _Dice, ink: _Inks) -> None:
+def _ship(p: _Pen, u: _Dice, ink: _Inks) -> None:
     deck, rake, x = u(0.05, 0.2), u(0.1, 0.3), u(-0.35, 0.1)
     p.paint(ink.dark, p.line((0.45, deck), (0.45, u(-0.9, -0.6)), 0.025))
     p.paint(ink.trim, p.box(x, -0.62, x + 0.2, deck))
@@ -370,32 +318,13 @@ def _ship_steamer(p: _Pen, u: _Dice, ink: _Inks) -> None:
     p.paint(ink.second, p.poly((-0.9, 0.42), (1.0 - rake * 0.75, 0.42), (1.0 - rake, 0.55), (-0.85, 0.55)))
 
 
-def _ship_sail(p: _Pen, u: _Dice, ink: _Inks) -> None:
-    x, top, belly = u(-0.1, 0.2), u(-1.0, -0.8), u(0.5, 0.8)
-    p.paint(ink.dark, p.line((x, top), (x, 0.5), 0.03))
-    p.paint(ink.light, p.poly((x - 0.05, top + 0.1), (x - 0.05, 0.3), (x - belly, 0.3)))
-    p.paint(ink.trim, p.poly((x + 0.06, top + 0.2), (x + 0.06, 0.3), (x + belly * 0.8, 0.3)))
-    p.paint(ink.main, p.poly((-0.8, 0.42), (0.9, 0.38), (0.6, 0.78), (-0.6, 0.78)))
-
-
-def _truck_side(p: _Pen, u: _Dice, ink: _Inks) -> None:
+def _truck(p: _Pen, u: _Dice, ink: _Inks) -> None:
     gap, cab = u(0.22, 0.4), u(-0.4, -0.2)
     p.paint(ink.dark, p.box(-0.95, 0.25, 0.95, 0.42))
     p.paint(ink.trim, p.box(-1.0, u(-0.68, -0.45), gap, 0.32))
     p.paint(ink.main, p.poly((gap + 0.06, cab), (0.72, cab), (0.98, 0), (0.98, 0.4), (gap + 0.06, 0.4)))
     p.paint(ink.glass, p.poly((gap + 0.2, cab + 0.1), (0.68, cab + 0.1), (0.82, 0.05), (gap + 0.2, 0.05)))
     _wheels(p, ink, 0.44, u(0.16, 0.2), -0.72, -0.3, 0.66)
-
-
-def _truck_front(p: _Pen, u: _Dice, ink: _Inks) -> None:
-    wide, p = u(0.5, 0.62), p.twin()
-    p.paint(ink.dark, p.box(0.28, 0.5, wide, 0.9, 0.05))
-    p.paint(ink.trim, p.box(-wide - 0.06, u(-0.95, -0.8), wide + 0.06, 0.3))
-    p.paint(ink.main, p.box(-wide, -0.62, wide, 0.65, 0.08))
-    p.paint(ink.glass, p.box(-wide + 0.08, -0.5, wide - 0.08, -0.08, 0.05))
-    p.paint(ink.dark, p.box(-0.26, 0.1, 0.26, 0.42))
-    p.paint(ink.second, p.line((0, 0.58), (wide, 0.58), 0.06))
-    p.paint(ink.light, p.disc(wide - 0.13, 0.3, 0.09))
 
 
 # ---------------------------------------------------------------- other things, to pretrain on
@@ -599,78 +528,84 @@ _EVERY_COLOUR, _EVERY_SCENE = tuple(_COLOURS), tuple(_SCENES)
 
 @dataclass(frozen=True)
 class _Kind:
-    """A class: how it is seen (one view at random), what it is coloured and where it is met.
+    """A class: how it is drawn, what it is coloured and where it is met.
 
     A name that stands twice is twice as likely.
     """
 
-    views: tuple[View, ...]
+    view: View
     colours: tuple[str, ...]
     scenes: tuple[str, ...] = _EVERY_SCENE
     lean: float = 0.18  # largest rotation either way, radians
     size: tuple[float, float] = (0.6, 0.76)  # the object's reach; 1 fills the image
 
 
-_CAT = partial(_pet_standing, dog=False), partial(_pet_sitting, dog=False)
-_DOG = partial(_pet_standing, dog=True), partial(_pet_sitting, dog=True)
 _LARGE = partial(_Kind, size=(0.78, 1.0))  # fills the image: at 32 px as many pixels as the study's objects have
 _KINDS = {
     "airplane": _Kind(
-        (_airplane_side, _airplane_above),
+        _airplane,
         ("white", "silver", "white", "grey"),
         ("sky", "sky", "sky", "sea", "dusk"),
         lean=0.3,
     ),
     "automobile": _Kind(
-        (_automobile_side, _automobile_front),
+        _automobile,
         ("red", "red", "blue"),
         ("road", "road", "wall", "studio", "grass"),
         lean=0.09,
     ),
     "bird": _Kind(
-        (_bird_perched, _bird_perched, _bird_flying),
+        _bird,
         ("sky", "teal", "yellow"),
         ("sky", "grass", "forest", "sea", "snow"),
     ),
-    "cat": _Kind(_CAT, ("ginger", "grey", "cream"), ("indoor", "indoor", "wall", "grass", "studio"), lean=0.09),
-    "deer": _Kind((_deer,), ("brown", "tan"), ("forest", "forest", "grass", "snow"), lean=0.09),
-    "dog": _Kind(
-        _DOG, ("tan", "black", "cream", "brown"), ("indoor", "indoor", "grass", "snow", "studio"), lean=0.09
+    "cat": _Kind(
+        partial(_pet, dog=False),
+        ("ginger", "grey", "cream"),
+        ("indoor", "indoor", "wall", "grass", "studio"),
+        lean=0.09,
     ),
-    "frog": _Kind((_frog_front, _frog_above), ("green", "olive"), ("pond", "pond", "forest", "grass", "studio")),
-    "horse": _Kind((_horse,), ("black", "brown", "white"), ("grass", "grass", "desert", "dusk"), lean=0.09),
+    "deer": _Kind(_deer, ("brown", "tan"), ("forest", "forest", "grass", "snow"), lean=0.09),
+    "dog": _Kind(
+        partial(_pet, dog=True),
+        ("tan", "black", "cream", "brown"),
+        ("indoor", "indoor", "grass", "snow", "studio"),
+        lean=0.09,
+    ),
+    "frog": _Kind(_frog, ("green", "olive"), ("pond", "pond", "forest", "grass", "studio")),
+    "horse": _Kind(_horse, ("black", "brown", "white"), ("grass", "grass", "desert", "dusk"), lean=0.09),
     "ship": _Kind(
-        (_ship_steamer, _ship_sail),
+        _ship,
         ("blue", "white", "blue"),
         ("sea", "sea", "sea", "dusk", "pond"),
         lean=0.09,
     ),
     "truck": _Kind(
-        (_truck_side, _truck_front),
+        _truck,
         ("orange", "yellow", "orange"),
         ("road", "road", "desert", "wall", "sky"),
         lean=0.09,
     ),
-    "mug": _LARGE((_mug,), ("red", "white", "teal")),
-    "tree": _LARGE((_tree,), ("green", "olive")),
-    "house": _LARGE((_house,), ("ginger", "cream")),
-    "fish": _LARGE((_fish,), ("orange", "teal")),
-    "key": _LARGE((_key,), ("yellow", "silver")),
-    "star": _LARGE((_star,), ("yellow",)),
-    "umbrella": _LARGE((_umbrella,), ("violet", "red")),
-    "bicycle": _LARGE((_bicycle,), ("black", "blue")),
-    "flower": _LARGE((_flower,), ("pink", "violet")),
-    "lamp": _LARGE((_lamp,), ("cream", "yellow")),
-    "chair": _LARGE((_chair,), ("brown", "blue")),
-    "guitar": _LARGE((_guitar,), ("ginger", "brown")),
-    "butterfly": _LARGE((_butterfly,), ("violet", "orange")),
-    "mushroom": _LARGE((_mushroom,), ("cream", "red")),
-    "clock": _LARGE((_clock,), ("white", "black")),
-    "bottle": _LARGE((_bottle,), ("teal", "green")),
-    "heart": _LARGE((_heart,), ("red", "pink")),
-    "elephant": _LARGE((_elephant,), ("grey",)),
-    "rabbit": _LARGE((_rabbit,), ("white", "tan")),
-    "turtle": _LARGE((_turtle,), ("olive", "green")),
+    "mug": _LARGE(_mug, ("red", "white", "teal")),
+    "tree": _LARGE(_tree, ("green", "olive")),
+    "house": _LARGE(_house, ("ginger", "cream")),
+    "fish": _LARGE(_fish, ("orange", "teal")),
+    "key": _LARGE(_key, ("yellow", "silver")),
+    "star": _LARGE(_star, ("yellow",)),
+    "umbrella": _LARGE(_umbrella, ("violet", "red")),
+    "bicycle": _LARGE(_bicycle, ("black", "blue")),
+    "flower": _LARGE(_flower, ("pink", "violet")),
+    "lamp": _LARGE(_lamp, ("cream", "yellow")),
+    "chair": _LARGE(_chair, ("brown", "blue")),
+    "guitar": _LARGE(_guitar, ("ginger", "brown")),
+    "butterfly": _LARGE(_butterfly, ("violet", "orange")),
+    "mushroom": _LARGE(_mushroom, ("cream", "red")),
+    "clock": _LARGE(_clock, ("white", "black")),
+    "bottle": _LARGE(_bottle, ("teal", "green")),
+    "heart": _LARGE(_heart, ("red", "pink")),
+    "elephant": _LARGE(_elephant, ("grey",)),
+    "rabbit": _LARGE(_rabbit, ("white", "tan")),
+    "turtle": _LARGE(_turtle, ("olive", "green")),
 }
 
 CLASSES: tuple[str, ...] = tuple(_KINDS)[:10]
@@ -769,8 +704,8 @@ def _blob(p: _Pen, u: _Dice, reach: float, wide: Scalar, longest: float) -> Fiel
     return outside + np.minimum(np.maximum(x, y), 0) - corner
 
 
-def _render(kind: _Kind, view: View, u: _Dice, sheet: _Sheet) -> tuple[np.ndarray, ...]:
-    """Images, masks, object sizes, clutter and occlusion of one view of one kind, a row of dice each."""
+def _render(kind: _Kind, u: _Dice, sheet: _Sheet) -> tuple[np.ndarray, ...]:
+    """Images, masks, object sizes, clutter and occlusion of one kind, a row of dice each."""
     canvas = _background(u, sheet, kind)
     cover = np.zeros_like(canvas[:, 0])
     page = _Pen(canvas, cover.copy(), sheet.x, sheet.y, sheet.size / 2)
@@ -807,7 +742,7 @@ def _render(kind: _Kind, view: View, u: _Dice, sheet: _Sheet) -> tuple[np.ndarra
     x, y = pen.x * mirror / stretch + u(-0.08, 0.08) * pen.y, pen.y * stretch
     stripes = np.maximum(u(-0.6, 0.18), 0) * np.sin(u(8, 16) * (x + u(-1, 1) * y))
     light = 1 - u(-0.05, 0.3) * y + stripes + np.maximum(u(-0.1, 0.1), 0) * sheet.clouds(u)
-    view(replace(pen, cover=cover, x=x, y=y, edge=pen.edge / soft, shade=light[:, None]), u, ink)
+    kind.view(replace(pen, cover=cover, x=x, y=y, edge=pen.edge / soft, shade=light[:, None]), u, ink)
 
     # An occluder over a minority of the objects. One that would hide too much stays away.
     whole = cover >= np.minimum(cover.max((1, 2), keepdims=True), 0.5)  # never empty, however small
@@ -874,13 +809,11 @@ def draw(n: int, *, seed: int, classes: Sequence[str] = CLASSES, size: int = 32)
     )
     for label, name in enumerate(progress.bar(classes, what="drawing images", unit="class")):
         kind = _KINDS[name]
-        for number, view in enumerate(kind.views):
-            seen = (rows[:, 0] * len(kind.views)).astype(int) == number
-            members = np.flatnonzero((labels == label) & seen)
-            for start in range(0, len(members), _CHUNK):
-                at = members[start : start + _CHUNK]
-                drawn = _render(kind, view, _Dice(rows[at, 1:]), sheet)
-                columns = out.images, out.masks, out.object_size, out.clutter, out.occlusion
-                for column, values in zip(columns, drawn, strict=True):
-                    column[at] = values
+        members = np.flatnonzero(labels == label)
+        for start in range(0, len(members), _CHUNK):
+            at = members[start : start + _CHUNK]
+            drawn = _render(kind, _Dice(rows[at]), sheet)
+            columns = out.images, out.masks, out.object_size, out.clutter, out.occlusion
+            for column, values in zip(columns, drawn, strict=True):
+                column[at] = values
     return out

@@ -438,7 +438,7 @@ def test_a_profiles_own_overrides_are_applied() -> None:
     profile, resolved = resolve("demo")
     for key, value in profile.overrides.items():
         name, dot, field = key.rpartition(".")
-        assert getattr(resolved[name if dot else "level1"], field) == value
+        assert getattr(resolved[name if dot else "level2"], field) == value
 
 
 def test_overrides_are_not_kept_between_calls() -> None:

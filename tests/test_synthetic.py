@@ -116,7 +116,7 @@ def test_the_mask_marks_the_pixels_that_the_object_changed(name: str, monkeypatc
     def ghost(view: synthetic.View) -> synthetic.View:
         return lambda pen, dice, inks: view(replace(pen, canvas=pen.canvas.copy()), dice, inks)
 
-    monkeypatch.setitem(synthetic._KINDS, name, replace(kind, views=tuple(map(ghost, kind.views))))
+    monkeypatch.setitem(synthetic._KINDS, name, replace(kind, view=ghost(kind.view)))
     empty = draw(60, seed=8, classes=(name,))
     assert np.array_equal(drawn.masks, empty.masks)
 
@@ -131,7 +131,7 @@ def test_the_mask_marks_the_pixels_that_the_object_changed(name: str, monkeypatc
 def test_a_map_that_always_points_at_the_middle_misses_most_objects(train: Drawings):
     middle = train.masks[:, 12:20, 12:20]
     assert middle.mean() < 2 * train.masks.mean()
-    assert train.masks[:, 15:17, 15:17].any((1, 2)).mean() < 0.4
+    assert train.masks[:, 15:17, 15:17].any((1, 2)).mean() < 0.5
 
 
 def test_objects_stand_out_from_what_is_behind_them(train: Drawings):
