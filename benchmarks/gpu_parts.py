@@ -56,18 +56,18 @@ def t4_stand_in(options, device, keep):
     keep(about=about, limits=T4, drawing=drawing)
     changes = {"weights": "none", "epochs": 1, "image_size": 32 if options.tiny else 224}
     changes["precision"] = "16-mixed" if cuda else "32-true"
-    levels = {}
+    levels, shared = {}, training.Features()  # which a study keeps, too
     for name in TRAINED:
         recipe = replace(recipes.documented_recipe(name), **changes)
         try:
-            levels[name] = _an_epoch(recipe, train, val, device)
+            levels[name] = _an_epoch(recipe, train, val, device, shared)
         except Exception as error:  # the next may fit
             levels[name] = {"fits": False if isinstance(error, MemoryError) else None, "why": said(error)}
         keep(levels=levels)
 
 
-def _an_epoch(recipe, train, val, device):
-    engine = training.Engine(models.build(recipe, len(train.classes)), recipe, device)
+def _an_epoch(recipe, train, val, device, shared):
+    engine = training.Engine(models.build(recipe, len(train.classes)), recipe, device, shared=shared)
     with Clock() as clock:
         fitted = training.fit(engine, train, val)
     host = training.peak_memory(torch.device("cpu"))

@@ -502,6 +502,9 @@ def _failure(executed: nbformat.NotebookNode, source: nbformat.NotebookNode, err
     return f"{where} ({first}): {reason}"
 
 
+_PYTHON = ".venv/bin/python"  # as README has it; the path of the one that runs is not for pages that others read
+
+
 def _not_started(error: Exception) -> str:
     """Say why the notebook's Python process ran no cell, and what to do; "" where the error is another one.
 
@@ -510,14 +513,15 @@ def _not_started(error: Exception) -> str:
     if str(error).startswith("Kernel didn't respond in"):
         return (
             f"no cell ran, because the notebook's Python process did not answer within {_START_SECONDS} s. If the "
-            "loopback network is down: ip link set lo up. If the machine is very busy: give the same command "
-            "again. Otherwise start that process alone and see what it says: python -m ipykernel_launcher"
+            "loopback network is down, on Linux as root: ip link set lo up. If the machine is very busy: give the "
+            "same command again. Otherwise start that process alone and see what it says: "
+            f"{_PYTHON} -m ipykernel_launcher"
         )
     if str(error).startswith("Kernel died before replying"):
         return (
             "no cell ran, because the notebook's Python process ended as it started. What it said is printed "
-            "above, and again by: python -m ipykernel_launcher. A damaged ipykernel is mended by: "
-            "pip install --force-reinstall ipykernel"
+            f"above, and again by: {_PYTHON} -m ipykernel_launcher. A damaged ipykernel is mended by: "
+            f"{_PYTHON} -m pip install --force-reinstall ipykernel"
         )
     return ""
 

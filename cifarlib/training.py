@@ -253,9 +253,8 @@ class Engine:
         if self.shared is None or self.drifts or not len(self.model.trunk):
             return None
         like = self.features(images.images[:2].to(self.device))
-        if len(images) * like[0].nbytes > min(self.shared.LIMIT, self._free_memory()):
-            return None
-        return self.features_of(images, "trunk")
+        small = len(images) * like[0].nbytes <= self.shared.LIMIT and self.fits(len(images), like)
+        return self.features_of(images, "trunk") if parallel.agree(small) else None
 
     def _slices(self, n: int) -> Iterator[slice]:
         """Cut `n` images into batches for inference."""
@@ -733,7 +732,8 @@ def _fit(
 def _solve(engine: Engine, train: ImageSet, val: ImageSet, say: Callable[[str], None], started: float) -> Fitted:
     """Solve the head of a frozen trunk to convergence (see `probe`): there are no epochs to tell apart."""
     recipe = engine.recipe
-    if not engine.fits(len(train) + len(val), engine.features(train.images[:2]).float()):
+    like = engine.features(train.images[:2]).double()  # in which the head is solved
+    if not parallel.agree(engine.fits(len(train) + len(val), like)):
         raise MemoryError(
             f"{recipe.name}: the features of {len(train) + len(val):,} images do not fit into memory, and a head "
             f"is solved on all of them at once: lower train_size (it is {len(train)})"

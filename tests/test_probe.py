@@ -27,17 +27,17 @@ def solved() -> probe.Solution:
 
 
 def test_it_is_scikit_learns_solution_at_the_chosen_strength(solved: probe.Solution) -> None:
-    (x, y), (new, _) = blobs(200, 0), blobs(200, 2)
+    (x, y), (new, _) = ((x.double(), y) for x, y in (blobs(200, 0), blobs(200, 2)))
     scaler = StandardScaler().fit(x.numpy())
     theirs = LogisticRegression(C=1 / (len(x) * solved.strength), tol=1e-8, max_iter=5000)
     theirs.fit(scaler.transform(x.numpy()), y.numpy())
     expected = theirs.predict_proba(scaler.transform(new.numpy()))
-    found = (new @ solved.weight.T + solved.bias).softmax(dim=1).numpy()  # of features that are not standardised
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+    found = (new.float() @ solved.weight.T + solved.bias).softmax(dim=1).numpy()  # of features as they are
+    np.testing.assert_allclose(found, expected, atol=5e-4)
 
 
 def test_every_strength_was_solved_and_the_best_on_the_validation_images_is_kept(solved: probe.Solution) -> None:
-    assert all(each["gradient"] <= 2e-4 for each in solved.tried)
+    assert all(each["gradient"] <= 1e-5 for each in solved.tried)
     strengths = [each["strength"] for each in solved.tried]
     assert strengths == sorted(strengths, reverse=True) and len(strengths) > 3
     losses = [each["train_loss"] for each in solved.tried]
@@ -65,7 +65,7 @@ def test_the_scale_of_a_feature_is_of_no_consequence() -> None:
     torch.testing.assert_close(plain.weight[:, :-1], (scaled.weight * by)[:, :-1], rtol=1e-2, atol=1e-3)
 
 
-def test_half_precision_features_are_solved_in_single_precision() -> None:
+def test_half_precision_features_are_solved_as_precisely() -> None:
     (x, y), (val, val_y) = blobs(200, 5), blobs(200, 6)
     found = probe.solve(x.bfloat16(), y, val.bfloat16(), val_y, 4)
     exact = probe.solve(x.bfloat16().float(), y, val.bfloat16().float(), val_y, 4)

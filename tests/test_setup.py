@@ -202,6 +202,7 @@ def test_ci_runs_the_readmes_commands_in_its_order() -> None:
         *(
             "benchmarks/results/cpu.json.speed.partial",
             "notebooks/.ipynb_checkpoints/x",
+            "overlays/photo.png",
             ".venv/x",
             ".venv-colab/x",
         ),

@@ -715,3 +715,17 @@ def test_confused_pairs() -> None:
         "cat and dog": {"first taken for second": "2", "second taken for first": "1", "both": "3"},
         "dog and ship": {"first taken for second": "0", "second taken for first": "3", "both": "3"},
     }
+
+
+def test_the_gain_over_the_converged_head_is_told_apart_from_its_own() -> None:
+    """Of 10 images level 1 gets 5 right, the frozen arm 4, the converged head 6 and level 2 all but one."""
+    labels = np.arange(10) % 2
+    probs = {}
+    for name, right in {"Level 1": 5, "frozen arm": 4, "converged head": 6, "Level 2": 9}.items():
+        answers = np.where(np.arange(10) < right, labels, 1 - labels)
+        probs[name] = np.eye(2)[answers]
+    said = tables.gain_over_head(probs, labels)
+    gains = re.findall(r"([+-]\d+\.\d+) \(", said)
+    assert gains == ["+40.00", "+10.00", "+30.00", "+20.00"]
+    assert said.startswith("Level 2 less Level 1: +40.00")
+    assert "The converged head less the frozen arm, on the same features: +20.00" in said

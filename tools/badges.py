@@ -65,8 +65,8 @@ def main(arguments: list[str]) -> int:
         print(f"changed: {names}" if names else "nothing to change")
     elif names:
         print(
-            f"Badges or set-up cells lead to another repository than {repository}, or to another tag than this "
-            f"version's, in {names}: run make badges REPO={repository} and commit what that changes",
+            f"Badges or set-up cells lead to another repository than {repository or 'this one'}, or another tag "
+            f"than this version's, in {names}: run make badges REPO={repository} and commit what that changes",
             file=sys.stderr,
         )
     return int(check and bool(names))
