@@ -247,7 +247,7 @@ ASKED_FOR: dict[str, dict[str, tuple[str, ...]]] = {
     "level3": {"plain": ("level3_plain",), "full_finetuning": ("level3_full",)},
     "level4": {"convnext": ("convnext",)},
 }
-BY_DEFAULT = ("probe", "at_32px", "ablation", "plain")
+BY_DEFAULT = ("probe", "ablation", "plain")
 """Those of these parameters that are on in the notebooks unless they are set."""
 
 # The arms are trained once, under whatever seeds the levels are trained.
@@ -372,7 +372,7 @@ DEMO = Profile(
         # From scratch: so small a network learns these images as fast as it would be pretrained on others.
         "efficientnet.weights": "none",
         "efficientnet.learning_rate": 1e-3,
-        "efficientnet.epochs": 11,
+        "efficientnet.epochs": 10,
         # Every drawing once, in small batches: the most steps for the time.
         "pretrain.batch_size": 32,
         "pretrain.epochs": 1,

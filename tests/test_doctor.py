@@ -351,7 +351,7 @@ def test_mirrors_are_asked_only_when_it_is_wished(
 # --- Time --------------------------------------------------------------------------------------------------
 
 # What the notebooks train besides by default; in the demo all but level3_plain, which is level 2 there.
-ARMS = ("level1_probe", "level1_32px", "level2_noaug_frozen", "level2_frozen", "level2_noaug")
+ARMS = ("level1_probe", "level2_noaug_frozen", "level2_frozen", "level2_noaug")
 PACE = training.Pace(forward=0.003, judge=0.001, step=0.004, resident=0.008, real=0.010, stall_ratio=0.8)
 
 
@@ -434,7 +434,7 @@ def test_the_time_is_that_of_the_profile_the_images_and_the_settings(monkeypatch
         f"{progress.duration(sum(seconds[name] for name in arms))} more for the arms that the notebooks add by "
         "default"
     )
-    sizes = [("resnet50", size, 16, 96) for size in (32, 64, 96)] + [("efficientnet_b0", 64, 16, 96)]
+    sizes = [("resnet50", size, 16, 96) for size in (64, 96)] + [("efficientnet_b0", 64, 16, 96)]
     assert sorted(timed) == sorted(sizes)
 
     timed.clear()
@@ -442,7 +442,7 @@ def test_the_time_is_that_of_the_profile_the_images_and_the_settings(monkeypatch
     source = doctor._Source(doctor.Check("images", "ok", ""), "built-in images", (1000, 250, 1000))
     pretraining = doctor.training_seconds(by_name["pretrain"], PACE, chosen.pretrain_size, data.STAND_IN_VAL, 0)
     assert f", pretrain_resnet50 {progress.duration(pretraining)})" in times(chosen, by_name, source).found
-    assert [size for _, size, _, _ in timed] == [48, 48, 32, 32]  # level1_32px, and pretraining
+    assert [size for _, size, _, _ in timed] == [48, 48, 32]  # pretraining last
 
     chosen, by_name = recipes.resolve("full")
     source = doctor._Source(doctor.Check("images", "ok", ""), "CIFAR-10", (40_000, 10_000, 10_000))

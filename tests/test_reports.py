@@ -157,10 +157,10 @@ def test_what_is_asked_for_by_default_is_what_the_notebooks_say() -> None:
 @pytest.mark.parametrize(
     ("parameters", "arms"),
     [
-        ({}, "level1_probe, level1_32px, level2_noaug_frozen, level2_frozen, level2_noaug"),
+        ({}, "level1_probe, level2_noaug_frozen, level2_frozen, level2_noaug"),
         (
-            {"ablation": False, "probe": False, "batchnorm": True, "full_finetuning": True, "convnext": True},
-            "level1_batchnorm, level1_32px, level3_full, convnext",
+            {"ablation": False, "probe": False, "at_32px": True, "full_finetuning": True, "convnext": True},
+            "level1_32px, level3_full, convnext",
         ),
     ],
 )
