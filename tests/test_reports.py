@@ -711,7 +711,7 @@ def test_check_names_missing_moved_and_failed(made: Any, tmp_path: Path) -> None
     [
         (
             ["sh", "-c", "exec sleep 600"],
-            "did not answer within 2 s. If the loopback network is down: ip link set lo up",
+            "did not answer within 2 s. If the loopback network is down, on Linux as root: ip link set lo up",
         ),
         ([sys.executable, "-c", "raise SystemExit('its words')"], "ended as it started. What it said is printed"),
     ],
