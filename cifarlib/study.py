@@ -368,7 +368,7 @@ class Study:
         called = recipe.name if recipe.seed == self.seed else f"{recipe.name}, seed {recipe.seed}"
         if parallel.agree(folder.finished()):
             run = folder.load()
-            if recipe.name in self.recipes:  # stand-ins are nobody's aim
+            if recipe.name in self.recipes:  # a stand-in is no run of the study
                 print(f"{called}: found finished, loaded")
             return run
         first = parallel.rank() == 0

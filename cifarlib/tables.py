@@ -304,8 +304,8 @@ def gain_over_head(probs: Mapping[str, np.ndarray], labels: np.ndarray) -> str:
     return (
         f"{last} less {one}: {gains[0]} points. The {head} alone brings {gains[1]}; "
         f"what {last} adds to that is {gains[2]}.\n"
-        f"The {head} less the {arm}, on the same features: {gains[3]} points. As much of the ablation's effect of "
-        "fine-tuning is a head that has not converged.\n"
+        f"The {head} less the {arm}, on the same features: {gains[3]} points. What is above 0 there is, in the "
+        "ablation's effect of fine-tuning, a head that has not converged.\n"
         "(95 % intervals, these models.)"
     )
 
