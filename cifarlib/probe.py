@@ -19,7 +19,7 @@ STRENGTHS = tuple(10 ** (-half / 2) for half in range(13))
 """The L2 strengths that are tried, from strong to weak: 1 down to 1e-6."""
 _PATIENCE = 2  # weaker strengths that may do worse on the validation images before the search ends
 _STEPS = 500  # of L-BFGS at one strength, at most: started from the neighbouring solution it needs fewer
-_FLAT = 1e-5  # the largest entry of the gradient at which a head counts as converged
+_FLAT = 3e-6  # the largest entry of the gradient, in the solver's coordinates, at which a head counts as converged
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ def solve(
 
     which is convex: neither a seed nor a learning rate decides the result. Strengths go from strong to weak, each
     from the solution before. It is solved in double precision: in single, rounding ends the search before that.
+    The features are strongly correlated: so the solver moves along their principal axes, each scaled by a bound on
+    the curvature along it, half the variance plus the strength (Boehning 1992, doi 10.1007/BF00048682).
 
     Args:
         features: Training features `[N, F]`, of any float type.
@@ -65,20 +67,19 @@ def solve(
     deviation = torch.where(deviation > 0, deviation, 1.0)  # a feature that never varies tells nothing
     for each in (x, val_x):  # in place: of 40,000 images a copy takes 0.6 GiB
         each.sub_(mean).div_(deviation)
-    weight = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
-    bias = torch.zeros(classes, dtype=x.dtype, device=x.device, requires_grad=True)
+    weight = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device)
+    bias = torch.zeros(classes, dtype=x.dtype, device=x.device)
+    axes, variances = _principal_axes(x)
 
     tried: list[dict[str, float]] = []
     best: tuple[float, float, Tensor, Tensor] | None = None
     worse = 0
     for strength in progress.bar(STRENGTHS, what=what, unit="strength"):
-        steps = _minimise(x, labels, weight, bias, strength)
-        with torch.no_grad():
-            loss, logits = F.cross_entropy(F.linear(x, weight, bias), labels), F.linear(val_x, weight, bias)
-            val_loss = F.cross_entropy(logits, val_labels).item()
-            accuracy = (logits.argmax(dim=1) == val_labels).double().mean().item()
-        assert weight.grad is not None and bias.grad is not None
-        gradient = max(weight.grad.abs().max().item(), bias.grad.abs().max().item())
+        scaled_axes = axes * (variances / 2 + strength).rsqrt()
+        weight, bias, steps, gradient = _minimise(x, labels, weight, bias, strength, scaled_axes)
+        loss, logits = F.cross_entropy(F.linear(x, weight, bias), labels), F.linear(val_x, weight, bias)
+        val_loss = F.cross_entropy(logits, val_labels).item()
+        accuracy = (logits.argmax(dim=1) == val_labels).double().mean().item()
         tried.append(
             {
                 "strength": strength,
@@ -90,7 +91,7 @@ def solve(
             }
         )
         if best is None or val_loss < best[0]:
-            best, worse = (val_loss, strength, weight.detach().clone(), bias.detach().clone()), 0
+            best, worse = (val_loss, strength, weight, bias), 0
         else:
             worse += 1
             if worse == _PATIENCE:
@@ -101,23 +102,47 @@ def solve(
     return Solution(folded.float(), (offset - folded @ mean).float(), strength, tried)
 
 
-def _minimise(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, strength: float) -> int:
-    """Move weight and bias to the objective's minimum; returns the steps that took."""
+def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return orthonormal axes [F, K] that span features [N, F] of mean 0, and the variance [K] along each."""
+    if len(x) <= x.shape[1]:
+        _, deviations, axes = torch.linalg.svd(x, full_matrices=False)
+        return axes.T, deviations.square() / len(x)
+    variances, axes = torch.linalg.eigh(x.T @ x / len(x))
+    return axes, variances.clamp(min=0)
+
+
+def _minimise(
+    x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, strength: float, scaled_axes: Tensor
+) -> tuple[Tensor, Tensor, int, float]:
+    """Minimise the objective from weight and bias on.
+
+    Returns:
+        The weight and bias found, the steps that took, and the largest entry of the objective's gradient there.
+    """
+
+    def objective(weight: Tensor, bias: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(x, weight, bias), labels) + strength / 2 * weight.square().sum()
+
+    # weight = along @ scaled_axes.T, whose columns are orthogonal
+    along = (weight @ scaled_axes / scaled_axes.square().sum(dim=0)).requires_grad_()
+    bias = bias.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weight, bias],
+        [along, bias],
         max_iter=_STEPS,
-        history_size=20,
         tolerance_grad=_FLAT,
         tolerance_change=0.0,
+        history_size=10,
         line_search_fn="strong_wolfe",
     )
 
-    def objective() -> Tensor:
+    def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(F.linear(x, weight, bias), labels) + strength / 2 * weight.square().sum()
+        loss = objective(along @ scaled_axes.T, bias)
         loss.backward()
         return loss
 
-    optimizer.step(objective)
-    objective()  # the gradient where it stopped, not where it last looked
-    return int(optimizer.state[weight]["n_iter"])
+    optimizer.step(closure)
+    weight, bias = (along @ scaled_axes.T).detach().requires_grad_(), bias.detach().requires_grad_()
+    gradients = torch.autograd.grad(objective(weight, bias), (weight, bias))
+    steepest = max(gradient.abs().max().item() for gradient in gradients)
+    return weight.detach(), bias.detach(), int(optimizer.state[along]["n_iter"]), steepest
