@@ -17,7 +17,6 @@ from cifarlib import progress
 
 STRENGTHS = tuple(10 ** (-half / 2) for half in range(13))
 """The L2 strengths that are tried, from strong to weak: 1 down to 1e-6."""
-_PATIENCE = 2  # weaker strengths that may do worse on the validation images before the search ends
 _STEPS = 500  # of L-BFGS at one strength, at most: started from the neighbouring solution it needs fewer
 _FLAT = 3e-6  # the largest entry of the gradient, in the solver's coordinates, at which a head counts as converged
 
@@ -50,9 +49,10 @@ def solve(
         mean cross-entropy + strength / 2 * sum of squared weights
 
     which is convex: neither a seed nor a learning rate decides the result. Strengths go from strong to weak, each
-    from the solution before. It is solved in double precision: in single, rounding ends the search before that.
-    The features are strongly correlated: so the solver moves along their principal axes, each scaled by a bound on
-    the curvature along it, half the variance plus the strength (Boehning 1992, doi 10.1007/BF00048682).
+    from the solution before, until one does worse on the validation images. It is solved in double precision: in
+    single, rounding ends the search too early. Features are strongly correlated: so the solver moves along their
+    principal axes, each scaled by a bound on the curvature along it, half the variance plus the strength (Boehning
+    1992, doi 10.1007/BF00048682).
 
     Args:
         features: Training features `[N, F]`, of any float type.
@@ -73,7 +73,6 @@ def solve(
 
     tried: list[dict[str, float]] = []
     best: tuple[float, float, Tensor, Tensor] | None = None
-    worse = 0
     for strength in progress.bar(STRENGTHS, what=what, unit="strength"):
         scaled_axes = axes * (variances / 2 + strength).rsqrt()
         weight, bias, steps, gradient = _minimise(x, labels, weight, bias, strength, scaled_axes)
@@ -90,12 +89,9 @@ def solve(
                 "gradient": gradient,
             }
         )
-        if best is None or val_loss < best[0]:
-            best, worse = (val_loss, strength, weight, bias), 0
-        else:
-            worse += 1
-            if worse == _PATIENCE:
-                break
+        if best is not None and val_loss >= best[0]:
+            break
+        best = val_loss, strength, weight, bias
     assert best is not None
     _, strength, kept, offset = best
     folded = kept / deviation

@@ -381,7 +381,12 @@ class Study:
             model = models.build(recipe, len(classes), models.load_weights(with_weights))
             engine = training.Engine(model, recipe, self.device, shared=self._features)
             fitted = training.fit(
-                engine, train_images, val_images, folder=folder, checkpoint_seconds=self.checkpoint_seconds
+                engine,
+                train_images,
+                val_images,
+                folder=folder,
+                judge_train=bool(rest),  # nobody asks how well a stand-in fits its own images
+                checkpoint_seconds=self.checkpoint_seconds,
             )
             # From here on the test set is read, once; nothing is decided after it.
             probs = {"val": fitted.val_probs}
@@ -589,7 +594,10 @@ class Study:
             words = {1: ", mild", 2: "", 3: ", strong"}.get(strength, "")
             shifts += [(f"{kind}{words}", kind, strength) for kind in kinds]
         votes = {name: recipes.members(name) for name in names}
-        groups = self._engines_by_trunk(list(dict.fromkeys(member for of in votes.values() for member in of)))
+        engines = {
+            member: training.Engine(self.model(member), self.recipe(member), self.device)
+            for member in dict.fromkeys(member for of in votes.values() for member in of)
+        }
         found: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
         for label, kind, strength in progress.bar(shifts, what="altered images", unit="shift"):
             right: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -598,26 +606,13 @@ class Study:
                 sample.images.split(_PIECE), sample.labels.cpu().split(_PIECE), strict=True
             ):
                 versions = robustness.shifted(images_, kind, strength) if kind else [images_]
-                probs = [_probs(groups, version.to(self.device)) for version in versions]
+                probs = [_probs(engines, data.ImageSet.of(v, labels, self.classes, kind)) for v in versions]
                 for name, members in votes.items():
                     voted = [evaluation.soft_vote([p[member] for member in members]) for p in probs]
                     right[name].append(np.mean([v.argmax(axis=1) == labels.numpy() for v in voted], axis=0))
             for name, pieces in right.items():
                 found[name][label] = np.concatenate(pieces)
         return found
-
-    def _engines_by_trunk(self, names: Sequence[str]) -> list[dict[str, training.Engine]]:
-        """Return the trained models of runs, those together that have one frozen trunk between them."""
-        groups: list[dict[str, training.Engine]] = []
-        for name in names:
-            engine = training.Engine(self.model(name), self.recipe(name), self.device)
-            for group in groups:
-                if engine.trunk_digest == next(iter(group.values())).trunk_digest:
-                    group[name] = engine
-                    break
-            else:
-                groups.append({name: engine})
-        return groups
 
     def load_test(self, path: str | Path) -> data.ImageSet:
         """Read a second test set, stored as the study's images are; see `data.load_test`."""
@@ -706,13 +701,13 @@ def _on_drive(*paths: str | Path) -> tuple[Path, ...]:
     return tuple(base / path for path in paths)
 
 
-def _probs(groups: Sequence[Mapping[str, training.Engine]], images: torch.Tensor) -> dict[str, np.ndarray]:
-    """Predict stored images with every engine, those of a group on one pass through their common trunk."""
+def _probs(engines: Mapping[str, training.Engine], images: data.ImageSet) -> dict[str, np.ndarray]:
+    """Predict stored images with every engine, on one pass through what their trunks have in common."""
+    shared = training.Features()
     found = {}
-    for engines in groups:
-        features = next(iter(engines.values())).cached(images, "trunk")
-        for name, engine in engines.items():
-            found[name] = engine.logits(images, features).softmax(dim=1).cpu().numpy()
+    for name, engine in engines.items():
+        engine.shared = shared
+        found[name] = engine.probs(images.images, engine.shared_features(images))
     return found
 
 

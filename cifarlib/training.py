@@ -21,7 +21,7 @@ import pickle
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,9 @@ def derive_seed(*parts: int | str) -> int:
 class Features:
     """Trunk features that engines share, so that the same images pass through the same trunk once.
 
-    They are kept by content: by a digest of the trunk and of what it is fed, and by the images' fingerprint. What
-    is too large to keep is not kept, and what was used longest ago makes room.
+    They are kept by content: by a digest of the trunk and of what it is fed, and by the images' fingerprint. Where
+    another trunk begins alike, it goes on from there. What is too large to keep is not kept, and what was used
+    longest ago makes room.
     """
 
     LIMIT = 2**30  # bytes in all; the pooled features of CIFAR-10 take a quarter of it in half precision
@@ -113,18 +114,25 @@ class Features:
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], Tensor] = {}
 
-    def find(self, key: tuple[str, str]) -> Tensor | None:
-        """Return the features of a trunk and images, if they are kept."""
-        found = self._kept.pop(key, None)
-        if found is not None:
-            self._kept[key] = found  # now the last one to go
-        return found
+    def find(self, digests: Sequence[str], images: str) -> tuple[int, Tensor | None]:
+        """Return how many parts of a trunk the images have passed through, at most, and the features behind them.
 
-    def keep(self, key: tuple[str, str], features: Tensor) -> None:
-        """Keep features, if they fit."""
+        Args:
+            digests: Of the trunk after each of its parts.
+            images: Their fingerprint.
+        """
+        for parts in range(len(digests), 0, -1):
+            found = self._kept.pop((digests[parts - 1], images), None)
+            if found is not None:
+                self._kept[digests[parts - 1], images] = found  # now the last one to go
+                return parts, found
+        return 0, None
+
+    def keep(self, digest: str, images: str, features: Tensor) -> None:
+        """Keep the features behind the part of a trunk that has the digest, if they fit."""
         if features.nbytes > self.LIMIT:
             return
-        self._kept[key] = features
+        self._kept[digest, images] = features
         while sum(each.nbytes for each in self._kept.values()) > self.LIMIT:
             del self._kept[next(iter(self._kept))]
 
@@ -171,20 +179,23 @@ class Engine:
     def fold(self) -> None:
         """Make the inference copy of the trunk; to be called again when its statistics have changed."""
         self._trunk = models.fold(self.model.trunk, self._dtype)
-        self._digest = ""
+        self._digests: list[str] = []
+        self._like: Tensor | None = None
 
     @property
-    def trunk_digest(self) -> str:
-        """What two engines have in common that give the same features of the same stored images."""
-        if not self._digest:
+    def digests(self) -> list[str]:
+        """After each part of the trunk, what engines share that give the same features of the same images."""
+        if not self._digests:
             recipe = self.recipe
             fed = (recipe.model.removeprefix("se_"), recipe.image_size, recipe.interpolation, recipe.dilation)
             digest = hashlib.blake2b(repr((fed, self.precision)).encode(), digest_size=16)
-            for name, value in self._trunk.state_dict().items():
-                digest.update(name.encode())
-                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-            self._digest = digest.hexdigest()
-        return self._digest
+            for part, module in self._trunk.named_children():
+                digest.update(part.encode())
+                for name, value in module.state_dict().items():
+                    digest.update(name.encode())
+                    digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+                self._digests.append(digest.hexdigest())
+        return self._digests
 
     def inputs(self, images: Tensor, *, augment: bool = False) -> Tensor:
         """Turn stored images uint8 [B, 3, s, s] into the model's inputs [B, 3, S, S], in the trunk's precision.
@@ -220,17 +231,25 @@ class Engine:
         """Say whether the trunk features of `n` images fit in memory, from those of a few [B, ...]."""
         return n * like[0].numel() * like.element_size() <= self._free_memory()
 
-    def cached(self, images: Tensor, what: str) -> Tensor:
-        """Run all images through the trunk once."""
-        first = self.features(images[:2])
+    def like(self, images: Tensor) -> Tensor:
+        """Return the trunk features of a few stored images: those of all have their type, layout and size."""
+        if self._like is None:
+            self._like = self.features(images[:2])
+        return self._like
+
+    def cached(self, images: Tensor, what: str, begun: Tensor | None = None, parts: int = 0) -> Tensor:
+        """Run all images through the trunk once, or on from what its first parts have made of them: `begun`."""
+        first = self.like(images)
+        run = self.features if begun is None else torch.no_grad()(self._trunk[parts:])
         layout = torch.channels_last if first.ndim == 4 else torch.contiguous_format
-        mine = images[parallel.share(len(images))]
+        share = parallel.share(len(images))
+        mine = images[share] if begun is None else begun[share]
         out = torch.empty(
             (len(mine), *first.shape[1:]), dtype=first.dtype, device=self.device, memory_format=layout
         )
 
         def compute(rows: slice) -> None:
-            out[rows] = self.features(mine[rows])
+            out[rows] = run(mine[rows])
 
         total = math.ceil(len(mine) / self.batch_size)
         for rows in progress.bar(self._slices(len(mine)), what=what, total=total, unit="batch"):
@@ -241,18 +260,17 @@ class Engine:
         """Return the trunk features of a whole set [N, ...]; an engine with the same trunk may have them."""
         if self.shared is None:
             return self.cached(images.images.to(self.device), what)
-        key = (self.trunk_digest, images.fingerprint)
-        found = self.shared.find(key)
-        if found is None:
-            found = self.cached(images.images.to(self.device), what)
-            self.shared.keep(key, found)
+        parts, found = self.shared.find(self.digests, images.fingerprint)
+        if found is None or parts < len(self.digests):
+            found = self.cached(images.images.to(self.device), what, found, parts)
+            self.shared.keep(self.digests[-1], images.fingerprint, found)
         return found
 
     def shared_features(self, images: ImageSet) -> Tensor | None:
         """Return `features_of` a set where they are small enough to be shared, else None."""
         if self.shared is None or self.drifts or not len(self.model.trunk):
             return None
-        like = self.features(images.images[:2].to(self.device))
+        like = self.like(images.images[:2].to(self.device))
         small = len(images) * like[0].nbytes <= self.shared.LIMIT and self.fits(len(images), like)
         return self.features_of(images, "trunk") if parallel.agree(small) else None
 
@@ -535,12 +553,12 @@ def measure_pace(engine: Engine, train: ImageSet, *, repeats: int | None = None)
 class Fitted:
     """What `fit` returns: the history by epoch, and what the training took.
 
-    `train_accuracy` is measured after training in eval mode without augmentation, as a fraction; `val_probs`
-    [N, C] float32 are the trained model's.
+    `train_accuracy` is measured after training in eval mode without augmentation, as a fraction, if it was asked
+    for; `val_probs` [N, C] float32 are the trained model's.
     """
 
     history: pd.DataFrame
-    train_accuracy: float
+    train_accuracy: float | None
     val_probs: np.ndarray
     cost: dict[str, Any]
 
@@ -552,6 +570,7 @@ def fit(
     *,
     folder: RunFolder | None = None,
     cache: bool = True,
+    judge_train: bool = True,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     say: Callable[[str], None] = print,
 ) -> Fitted:
@@ -564,6 +583,7 @@ def fit(
         val: Validation images: they are reported every epoch, and nothing is chosen by them.
         folder: Where checkpoints are kept, after every epoch and within longer ones, and found by a later call.
         cache: Whether trunk features may be computed once and kept (see the module's docstring).
+        judge_train: Whether the accuracy on the training images is measured after training.
         checkpoint_seconds: How long an epoch runs between checkpoints within it.
         say: Takes one finished line an epoch (of a long training about 20), and one before a longer training: what
             it will take.
@@ -574,7 +594,7 @@ def fit(
         RunError: a checkpoint cannot be written or read.
     """
     try:
-        return _fit(engine, train, val, folder, cache, checkpoint_seconds, say)
+        return _fit(engine, train, val, folder, cache, judge_train, checkpoint_seconds, say)
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not _is_shortage(error):
             raise
@@ -591,6 +611,7 @@ def _fit(
     val: ImageSet,
     folder: RunFolder | None,
     cache: bool,
+    judge_train: bool,
     checkpoint_seconds: float,
     say: Callable[[str], None],
 ) -> Fitted:
@@ -667,7 +688,7 @@ def _fit(
     remaining = recipe.epochs - state["epoch"]
     if remaining * trainer.steps >= _WORTH_TIMING:
         pace = measure_pace(engine, train, repeats=0 if state["cached_train"] else None)
-        say(f"{recipe.name}: {_forecast(pace, recipe, len(train), len(val), remaining, state)}")
+        say(f"{recipe.name}: {_forecast(pace, recipe, len(train), len(val), remaining, state, judge_train)}")
         if not state["cached_train"]:
             state["stall_ratio"] = pace.stall_ratio
     val_features = None
@@ -721,18 +742,20 @@ def _fit(
     engine.model.eval()
     if not len(val_logits):  # interrupted after the last epoch
         val_logits = engine.logits(val.images, val_features)
-    features = trainer.features if trainer.features is not None else engine.shared_features(train)
-    train_accuracy = _accuracy(engine.logits(train.images, features), train.labels)
+    judged: float | None = None
+    if judge_train:
+        features = trainer.features if trainer.features is not None else engine.shared_features(train)
+        judged = _accuracy(engine.logits(train.images, features), train.labels)
     cost = _cost(engine, pd.DataFrame(history), cache_seconds)
     cost |= {"stall_ratio": state["stall_ratio"], "cached_features": state["cached_train"]}
     cost |= {"precision": state["precision"]}
-    return Fitted(pd.DataFrame(history), train_accuracy, val_logits.softmax(dim=1).cpu().numpy(), cost)
+    return Fitted(pd.DataFrame(history), judged, val_logits.softmax(dim=1).cpu().numpy(), cost)
 
 
 def _solve(engine: Engine, train: ImageSet, val: ImageSet, say: Callable[[str], None], started: float) -> Fitted:
     """Solve the head of a frozen trunk to convergence (see `probe`): there are no epochs to tell apart."""
     recipe = engine.recipe
-    like = engine.features(train.images[:2]).double()  # in which the head is solved
+    like = engine.like(train.images).double()  # in which the head is solved
     if not parallel.agree(engine.fits(len(train) + len(val), like)):
         raise MemoryError(
             f"{recipe.name}: the features of {len(train) + len(val):,} images do not fit into memory, and a head "
@@ -800,18 +823,21 @@ def _kept_features(
     elif engine.device.type != "cuda":  # else kept by a GPU with more memory, perhaps
         return {"cached_train": keep_train, "cached_val": keep_val}
     if keep_train or keep_val:
-        like = engine.features(train.images[:2])
+        like = engine.like(train.images)
         keep_train = parallel.agree(keep_train and engine.fits(len(train), like))
         rest = n_val + (len(train) if keep_train else 0)
         keep_val = parallel.agree(keep_val and engine.fits(rest, like))
     return {"cached_train": keep_train, "cached_val": keep_val}
 
 
-def _forecast(pace: Pace, recipe: Recipe, n: int, n_val: int, epochs: int, state: dict[str, Any]) -> str:
+def _forecast(
+    pace: Pace, recipe: Recipe, n: int, n_val: int, epochs: int, state: dict[str, Any], judge_train: bool = True
+) -> str:
     """Say what a training will take, from the seconds an image."""
     kept_val = pace.judge if state["cached_val"] else pace.forward + pace.judge
     once = n_val * pace.forward if state["cached_val"] else 0.0
-    once += n * (pace.forward + pace.judge)  # where nothing is kept, for the accuracy on these images at the end
+    if judge_train or state["cached_train"]:
+        once += n * (pace.forward + pace.judge)
     if state["cached_train"]:
         epoch = n * pace.step + n_val * kept_val
         how = "the frozen trunk computed once"

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from mirrors import Mirrors, serving
 from torch import Tensor, nn
 
-from cifarlib import models
+from cifarlib import models, recipes
 from cifarlib._torchvision import torchvision
 from cifarlib.models import (
     Classifier,
@@ -155,6 +155,32 @@ def test_the_cut_is_where_the_recipe_says(
     assert [name for name, _ in level3.tail.named_children()] == ["layer4", "se", *tail[1:]]
     assert len(efficientnet.trunk) == 0
     assert torch.equal(efficientnet.trunk(images(1)), images(1))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [3, 5, 7])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (4, 4), (8, 8), (2, 5), (1, 9)])
+def test_a_depthwise_convolution_is_torchs_whatever_the_map(size: tuple[int, int], side: int, stride: int) -> None:
+    ours = models.DepthwiseConv2d(6, 6, side, stride, side // 2, groups=6)
+    theirs = nn.Conv2d(6, 6, side, stride, side // 2, groups=6)
+    theirs.load_state_dict(ours.state_dict())
+    found: list[list[Tensor | None]] = []
+    for conv in (ours, theirs):
+        x = torch.linspace(-1, 1, 12 * size[0] * size[1]).reshape(2, 6, *size).requires_grad_()
+        out = conv(x)
+        out.square().sum().backward()
+        found.append([out, x.grad, conv.weight.grad, conv.bias.grad if conv.bias is not None else None])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_networks_with_depthwise_convolutions_take_ours() -> None:
+    for name, kernels in (("efficientnet", {3, 5}), ("convnext", {7})):
+        recipe = replace(recipes.documented_recipe(name), weights="none")
+        found = [m for m in build(recipe, 10).modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+        assert {conv.kernel_size[0] for conv in found} == kernels
+        for conv in found:  # what ours takes for granted
+            assert type(conv) is models.DepthwiseConv2d and conv.dilation == (1, 1)
+            assert conv.kernel_size[0] == conv.kernel_size[1] == 2 * conv.padding[0] + 1  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("name", MODELS)

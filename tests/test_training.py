@@ -514,6 +514,9 @@ def test_forecast_adds_up() -> None:
     assert cached.startswith("expected to take 24 s")  # 12 + 1 + 5 * (2 + 0.2)
     every = training._forecast(pace, LEVEL2, 100, 20, 2, {"cached_train": False, "cached_val": False})
     assert every.startswith("expected to take 2 min 15 s")  # 2 * (60 + 2.2) + 11
+    state = {"cached_train": False, "cached_val": False}
+    unjudged = training._forecast(pace, LEVEL2, 100, 20, 2, state, judge_train=False)
+    assert unjudged.startswith("expected to take 2 min 4 s")
 
 
 def test_the_validation_probabilities_are_the_trained_models(
@@ -530,7 +533,7 @@ def test_engines_share_a_trunk_only_where_it_gives_the_same_features(images: tup
 
     first = engine(LEVEL2)
     shared = engine(replace(LEVEL2, name="arm", augment=False, learning_rate=1e-2))
-    assert first.trunk_digest == shared.trunk_digest
+    assert first.digests == shared.digests
     x = images[1].images
     assert torch.equal(first.logits(x), first.logits(x, shared.features(x)))
     for changes in (
@@ -542,7 +545,7 @@ def test_engines_share_a_trunk_only_where_it_gives_the_same_features(images: tup
         {"precision": "bf16-mixed"},
     ):
         other = engine(replace(LEVEL2, **changes))  # type: ignore[arg-type]
-        assert first.trunk_digest != other.trunk_digest, changes
+        assert first.digests[-1] != other.digests[-1], changes
 
 
 def test_the_same_images_pass_through_the_same_trunk_once_and_change_nothing(
@@ -552,7 +555,7 @@ def test_the_same_images_pass_through_the_same_trunk_once_and_change_nothing(
     passed: list[int] = []
     cached = training.Engine.cached
     monkeypatch.setattr(
-        training.Engine, "cached", lambda self, x, what: passed.append(len(x)) or cached(self, x, what)
+        training.Engine, "cached", lambda self, x, *rest: passed.append(len(x)) or cached(self, x, *rest)
     )
     recipes_ = [LEVEL1, replace(PROBE, seed=LEVEL1.seed), replace(LEVEL1, name="again", learning_rate=1e-2)]
 
@@ -572,15 +575,39 @@ def test_the_same_images_pass_through_the_same_trunk_once_and_change_nothing(
         assert_same_state(a, b)
 
 
+def test_a_longer_trunk_goes_on_from_the_features_of_a_shorter_one(
+    images: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Level 1's trunk is level 2's and layer4: it is given images only where level 2's has not seen them."""
+    shared = training.Features()
+
+    def engine(recipe: Recipe, shared: training.Features | None = None) -> training.Engine:
+        return training.Engine(models.build(recipe, 10), recipe, CPU, shared=shared)
+
+    alone = [engine(recipe).features_of(images[1], "") for recipe in (LEVEL1, LEVEL2)]
+    shorter = engine(LEVEL2, shared).features_of(images[1], "")
+    longer = engine(LEVEL1, shared)
+    passed: list[int] = []
+    features = training.Engine.features
+    monkeypatch.setattr(
+        training.Engine, "features", lambda self, x, **k: passed.append(len(x)) or features(self, x, **k)
+    )
+    assert torch.equal(longer.features_of(images[1], ""), alone[0]) and torch.equal(shorter, alone[1])
+    assert passed == [2]  # for the shape
+    assert len(longer.features_of(images[0], "")) == sum(passed[1:]) == len(images[0])
+    with_other_weights = engine(replace(LEVEL1, seed=1), shared)
+    assert not torch.equal(with_other_weights.features_of(images[1], ""), alone[0])
+
+
 def test_shared_features_make_room_for_newer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.Features, "LIMIT", 2 * 40)
     shared = training.Features()
     for name in "abc":  # 40 bytes each
-        shared.keep((name, ""), torch.zeros(10))
-        assert shared.find(("a", "")) is not None  # used again each time, so that it stays
-    assert shared.find(("b", "")) is None and shared.find(("c", "")) is not None
-    shared.keep(("too large", ""), torch.zeros(21))
-    assert shared.find(("too large", "")) is None and shared.find(("a", "")) is not None
+        shared.keep(name, "", torch.zeros(10))
+        assert shared.find(["a"], "")[0]  # used again each time, so that it stays
+    assert not shared.find(["b"], "")[0] and shared.find(["c"], "")[0]
+    shared.keep("too large", "", torch.zeros(21))
+    assert not shared.find(["too large"], "")[0] and shared.find(["a"], "")[0]
 
 
 # --- The converged head ------------------------------------------------------------------------------------
