@@ -157,30 +157,34 @@ def test_the_cut_is_where_the_recipe_says(
     assert torch.equal(efficientnet.trunk(images(1)), images(1))
 
 
+@pytest.mark.parametrize("groups", [1, 6])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [3, 5, 7])
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (4, 4), (8, 8), (2, 5), (1, 9)])
-def test_a_depthwise_convolution_is_torchs_whatever_the_map(size: tuple[int, int], side: int, stride: int) -> None:
-    ours = models.DepthwiseConv2d(6, 6, side, stride, side // 2, groups=6)
-    theirs = nn.Conv2d(6, 6, side, stride, side // 2, groups=6)
+def test_a_convolution_is_torchs_whatever_the_map(
+    size: tuple[int, int], side: int, stride: int, groups: int
+) -> None:
+    ours = models.SmallMapConv2d(6, 6, side, stride, side // 2, groups=groups)
+    theirs = nn.Conv2d(6, 6, side, stride, side // 2, groups=groups)
     theirs.load_state_dict(ours.state_dict())
     found: list[list[Tensor | None]] = []
     for conv in (ours, theirs):
         x = torch.linspace(-1, 1, 12 * size[0] * size[1]).reshape(2, 6, *size).requires_grad_()
         out = conv(x)
         out.square().sum().backward()
-        found.append([out, x.grad, conv.weight.grad, conv.bias.grad if conv.bias is not None else None])
+        assert conv.bias is not None
+        found.append([out, x.grad, conv.weight.grad, conv.bias.grad])
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_networks_with_depthwise_convolutions_take_ours() -> None:
-    for name, kernels in (("efficientnet", {3, 5}), ("convnext", {7})):
-        recipe = replace(recipes.documented_recipe(name), weights="none")
-        found = [m for m in build(recipe, 10).modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
-        assert {conv.kernel_size[0] for conv in found} == kernels
-        for conv in found:  # what ours takes for granted
-            assert type(conv) is models.DepthwiseConv2d and conv.dilation == (1, 1)
-            assert conv.kernel_size[0] == conv.kernel_size[1] == 2 * conv.padding[0] + 1  # type: ignore[operator]
+def test_every_network_has_such_convolutions() -> None:
+    for name, sides in (("level2", {3, 7}), ("efficientnet", {3, 5}), ("convnext", {7})):
+        model = build(replace(recipes.documented_recipe(name), weights="none"), 10)
+        found = [conv for conv in model.modules() if isinstance(conv, models.SmallMapConv2d)]
+        assert {conv.kernel_size[0] for conv in found} == sides
+        assert all(conv.dilation == (1, 1) for conv in found)
+    dilated = build(replace(LEVEL2, weights="none", dilation=True), 10)
+    assert {type(m) for m in dilated.modules() if isinstance(m, nn.Conv2d) and m.dilation == (2, 2)} == {nn.Conv2d}
 
 
 @pytest.mark.parametrize("name", MODELS)
