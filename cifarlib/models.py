@@ -77,9 +77,9 @@ class SqueezeExcite(nn.Module):
 class SmallMapConv2d(nn.Conv2d):
     """A convolution that trains fast on a CPU where the map is smaller than its kernel, too.
 
-    There torch's fast kernels for its gradients give way to one that takes up to twenty times as long: half of a step
-    of ResNet-50 or EfficientNet-B0 on images of 32 px. So those entries of the kernel that only ever meet padding are
-    left out, and the map is padded beforehand: the same sums.
+    There torch's fast kernels for its gradients give way to one that takes up to twenty times as long: half of a
+    step of ResNet-50 or EfficientNet-B0 on images of 32 px. So those entries of the kernel that only ever meet
+    padding are left out, and the map is padded beforehand: the same sums.
     """
 
     @classmethod
