@@ -284,13 +284,13 @@ STAND_IN_VAL = 500
 """Built-in images that the training of stand-in weights is validated on."""
 
 
-def pretrain_set(n: int, n_val: int, seed: int) -> tuple[ImageSet, ImageSet]:
+def pretrain_set(n: int, seed: int, n_val: int = STAND_IN_VAL) -> tuple[ImageSet, ImageSet]:
     """Draw built-in images of the classes that the study does not use, to train stand-in weights on.
 
     Args:
         n: how many training images.
-        n_val: how many validation images.
         seed: seed of the drawing.
+        n_val: how many validation images.
 
     Returns:
         The training and the validation set, 32 px, with masks and attributes.
@@ -299,7 +299,7 @@ def pretrain_set(n: int, n_val: int, seed: int) -> tuple[ImageSet, ImageSet]:
     return _cut(drawn, n, seed)
 
 
-def pretrain_fingerprint(n: int, n_val: int, seed: int) -> str:
+def pretrain_fingerprint(n: int, seed: int, n_val: int = STAND_IN_VAL) -> str:
     """Return what identifies `pretrain_set`'s images without drawing them: its arguments and a few images."""
     few = _draw(10 * len(synthetic.PRETRAIN_CLASSES), (seed, 2), synthetic.PRETRAIN_CLASSES, CIFAR10_SIZE, "")
     return hashlib.sha256(f"{few.fingerprint} {n} {n_val} {seed}".encode()).hexdigest()[:16]

@@ -325,7 +325,7 @@ class Study:
         """Return the run that makes the demo's stand-in for ImageNet weights: a run like any other."""
         if model not in self._stand_ins:
             recipe = recipes.stand_in(self.recipes, model)
-            drawn = (self.profile.pretrain_size, data.STAND_IN_VAL, self.profile.split_seed)
+            drawn = (self.profile.pretrain_size, self.profile.split_seed)
 
             def images() -> tuple[data.ImageSet, ...]:
                 return data.pretrain_set(*drawn)

@@ -536,11 +536,13 @@ class _Kind:
     view: View
     colours: tuple[str, ...]
     scenes: tuple[str, ...] = _EVERY_SCENE
-    lean: float = 0.18  # largest rotation either way, radians
+    lean: float = 0.09  # largest rotation either way, radians
     size: tuple[float, float] = (0.6, 0.76)  # the object's reach; 1 fills the image
 
 
-_LARGE = partial(_Kind, size=(0.78, 1.0))  # fills the image: at 32 px as many pixels as the study's objects have
+_LARGE = partial(
+    _Kind, lean=0.18, size=(0.78, 1.0)
+)  # fills the image: at 32 px as many pixels as the study's objects have
 _KINDS = {
     "airplane": _Kind(
         _airplane,
@@ -552,39 +554,35 @@ _KINDS = {
         _automobile,
         ("red", "red", "blue"),
         ("road", "road", "wall", "studio", "grass"),
-        lean=0.09,
     ),
     "bird": _Kind(
         _bird,
         ("sky", "teal", "yellow"),
         ("sky", "grass", "forest", "sea", "snow"),
+        lean=0.18,
     ),
     "cat": _Kind(
         partial(_pet, dog=False),
         ("ginger", "grey", "cream"),
         ("indoor", "indoor", "wall", "grass", "studio"),
-        lean=0.09,
     ),
-    "deer": _Kind(_deer, ("brown", "tan"), ("forest", "forest", "grass", "snow"), lean=0.09),
+    "deer": _Kind(_deer, ("brown", "tan"), ("forest", "forest", "grass", "snow")),
     "dog": _Kind(
         partial(_pet, dog=True),
         ("tan", "black", "cream", "brown"),
         ("indoor", "indoor", "grass", "snow", "studio"),
-        lean=0.09,
     ),
-    "frog": _Kind(_frog, ("green", "olive"), ("pond", "pond", "forest", "grass", "studio")),
-    "horse": _Kind(_horse, ("black", "brown", "white"), ("grass", "grass", "desert", "dusk"), lean=0.09),
+    "frog": _Kind(_frog, ("green", "olive"), ("pond", "pond", "forest", "grass", "studio"), lean=0.18),
+    "horse": _Kind(_horse, ("black", "brown", "white"), ("grass", "grass", "desert", "dusk")),
     "ship": _Kind(
         _ship,
         ("blue", "white", "blue"),
         ("sea", "sea", "sea", "dusk", "pond"),
-        lean=0.09,
     ),
     "truck": _Kind(
         _truck,
         ("orange", "yellow", "orange"),
         ("road", "road", "desert", "wall", "sky"),
-        lean=0.09,
     ),
     "mug": _LARGE(_mug, ("red", "white", "teal")),
     "tree": _LARGE(_tree, ("green", "olive")),

@@ -339,7 +339,7 @@ def test_the_demo_needs_sizes() -> None:
 
 
 def test_pretraining_images_are_of_other_classes() -> None:
-    train, val = pretrain_set(80, 40, seed=0)
+    train, val = pretrain_set(80, seed=0, n_val=40)
     assert (len(train), len(val)) == (80, 40)
     assert train.source == "synthetic-pretrain"
     assert not set(train.classes) & set(small_demo().classes)
