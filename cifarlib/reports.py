@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import concurrent.futures
 import contextlib
 import hashlib
 import io
@@ -356,27 +357,39 @@ def _require(*names: str) -> None:
 def run(request: Plan, *, say: Callable[[str], None] = print) -> bool:
     """Execute the planned notebooks one after the other and publish after each; True if all went well.
 
-    A failing cell ends the run: what was executed until then is kept and shown, levels after it are not run.
+    Pages are written while the next notebook starts. A failing cell ends the run: what was executed until then is
+    kept and shown, levels after it are not run.
     """
     pages = dict(request.pages)
     request.out.mkdir(parents=True, exist_ok=True)
+
+    def publish(level: str, page: Page, so_far: dict[str, Page]) -> None:
+        _publish(request, so_far)
+        took, path = progress.duration(page.seconds or 0.0), request.out / page.html
+        if page.failure:
+            say(f"{level}: FAILED after {took}, {page.failure}")
+            say(f"{level}: what ran until then is in {path}")
+        else:
+            say(f"{level}: done in {took}; its page can be opened: {path}")
+
     failure = ""
-    for job in request.jobs:
-        say(f"{job.level}: {job.notebook.name}")
-        start = time.perf_counter()
-        sha256 = hashlib.sha256(job.notebook.read_bytes()).hexdigest()
-        notebook, failure = _execute(job, request, say)
-        seconds = time.perf_counter() - start
-        page = Page(job.notebook.name, sha256, job.chosen, failure, seconds)
-        _write_notebook(request.out / page.notebook, notebook)
-        pages[job.level] = page
-        took = progress.duration(seconds)
-        _publish(request, pages)
-        if failure:
-            say(f"{job.level}: FAILED after {took}, {failure}")
-            say(f"{job.level}: what ran until then is in {request.out / page.html}")
-            break
-        say(f"{job.level}: done in {took}; its page can be opened: {request.out / page.html}")
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as writer:
+        publishing: concurrent.futures.Future[None] | None = None
+        for job in request.jobs:
+            say(f"{job.level}: {job.notebook.name}")
+            start = time.perf_counter()
+            sha256 = hashlib.sha256(job.notebook.read_bytes()).hexdigest()
+            notebook, failure = _execute(job, request, say)
+            page = Page(job.notebook.name, sha256, job.chosen, failure, time.perf_counter() - start)
+            if publishing is not None:
+                publishing.result()  # what went wrong as the pages were written is raised here
+            _write_notebook(request.out / page.notebook, notebook)
+            pages[job.level] = page
+            publishing = writer.submit(publish, job.level, page, dict(pages))
+            if failure:
+                break
+        if publishing is not None:
+            publishing.result()
     index = request.out / "index.html"
     say(f"Reports: {index}\n         {index.resolve().as_uri()}")
     return not failure
