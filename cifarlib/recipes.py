@@ -372,7 +372,7 @@ DEMO = Profile(
         # From scratch: so small a network learns these images as fast as it would be pretrained on others.
         "efficientnet.weights": "none",
         "efficientnet.learning_rate": 1e-3,
-        "efficientnet.epochs": 10,
+        "efficientnet.epochs": 12,
         # Every drawing once, in small batches: the most steps for the time.
         "pretrain.batch_size": 32,
         "pretrain.epochs": 1,

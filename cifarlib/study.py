@@ -594,24 +594,20 @@ class Study:
             words = {1: ", mild", 2: "", 3: ", strong"}.get(strength, "")
             shifts += [(f"{kind}{words}", kind, strength) for kind in kinds]
         votes = {name: recipes.members(name) for name in names}
-        engines = {
-            member: training.Engine(self.model(member), self.recipe(member), self.device)
-            for member in dict.fromkeys(member for of in votes.values() for member in of)
-        }
+        shared = training.Features()
+        probs: dict[str, list[list[np.ndarray]]] = {}
+        for member in dict.fromkeys(member for of in votes.values() for member in of):  # one in memory at a time
+            engine = training.Engine(self.model(member), self.recipe(member), self.device, shared=shared)
+            bar = progress.bar(shifts, what=f"altered images, {member}", unit="shift")
+            probs[member] = [_altered_probs(engine, sample, kind, strength) for _, kind, strength in bar]
         found: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
-        for label, kind, strength in progress.bar(shifts, what="altered images", unit="shift"):
-            right: dict[str, list[np.ndarray]] = {name: [] for name in names}
-            # In pieces: at 224 px the features of thousands of images would not fit.
-            for images_, labels in zip(
-                sample.images.split(_PIECE), sample.labels.cpu().split(_PIECE), strict=True
-            ):
-                versions = robustness.shifted(images_, kind, strength) if kind else [images_]
-                probs = [_probs(engines, data.ImageSet.of(v, labels, self.classes, kind)) for v in versions]
-                for name, members in votes.items():
-                    voted = [evaluation.soft_vote([p[member] for member in members]) for p in probs]
-                    right[name].append(np.mean([v.argmax(axis=1) == labels.numpy() for v in voted], axis=0))
-            for name, pieces in right.items():
-                found[name][label] = np.concatenate(pieces)
+        for name, members in votes.items():
+            for number, (label, *_) in enumerate(shifts):
+                directions = zip(*(probs[member][number] for member in members), strict=True)
+                right = [
+                    evaluation.soft_vote(each).argmax(axis=1) == sample.labels.cpu().numpy() for each in directions
+                ]
+                found[name][label] = np.mean(right, axis=0)
         return found
 
     def load_test(self, path: str | Path) -> data.ImageSet:
@@ -701,14 +697,15 @@ def _on_drive(*paths: str | Path) -> tuple[Path, ...]:
     return tuple(base / path for path in paths)
 
 
-def _probs(engines: Mapping[str, training.Engine], images: data.ImageSet) -> dict[str, np.ndarray]:
-    """Predict stored images with every engine, on one pass through what their trunks have in common."""
-    shared = training.Features()
-    found = {}
-    for name, engine in engines.items():
-        engine.shared = shared
-        found[name] = engine.probs(images.images, engine.shared_features(images))
-    return found
+def _altered_probs(engine: training.Engine, images: data.ImageSet, kind: str, strength: int) -> list[np.ndarray]:
+    """Predict images altered in one way: probabilities [N, C], once for each direction; "" alters nothing."""
+    pieces = []
+    # In pieces: at 224 px the features of thousands of images would not fit.
+    for piece, labels in zip(images.images.split(_PIECE), images.labels.split(_PIECE), strict=True):
+        versions = robustness.shifted(piece, kind, strength) if kind else [piece]
+        sets = [data.ImageSet.of(version, labels, images.classes, kind) for version in versions]
+        pieces.append([engine.probs(each.images, engine.shared_features(each)) for each in sets])
+    return [np.concatenate(direction) for direction in zip(*pieces, strict=True)]
 
 
 def _sum_of_costs(runs: Sequence[Run]) -> dict[str, Any]:
