@@ -86,7 +86,8 @@ class SmallMapConv2d(nn.Conv2d):
     def replace(cls, net: nn.Module) -> nn.Module:
         """Let a network's convolutions be such ones, where an output lies in the middle of its inputs."""
         for conv in net.modules():
-            if isinstance(conv, nn.Conv2d) and conv.padding == (conv.kernel_size[0] // 2,) * 2 != (0, 0):
+            centred = isinstance(conv, nn.Conv2d) and conv.padding == (conv.kernel_size[0] // 2,) * 2 != (0, 0)
+            if centred and conv.dilation == (1, 1):
                 conv.__class__ = cls  # the same parameters under the same names
         return net
 
@@ -604,7 +605,6 @@ def room_of(times: Mapping[Recipe, int]) -> tuple[int, int]:
     return sum(n * kept for n, kept, _ in rooms), max((at_work for *_, at_work in rooms), default=0)
 
 
-@torch.no_grad()
 @torch.no_grad()
 def multiply_adds(model: nn.Module, image_size: int) -> int:
     """Count the multiply-adds of convolutions and linear layers that the prediction of one image takes."""

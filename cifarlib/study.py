@@ -601,12 +601,11 @@ class Study:
             bar = progress.bar(shifts, what=f"altered images, {member}", unit="shift")
             probs[member] = [_altered_probs(engine, sample, kind, strength) for _, kind, strength in bar]
         found: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
+        labels = sample.labels.cpu().numpy()
         for name, members in votes.items():
             for number, (label, *_) in enumerate(shifts):
                 directions = zip(*(probs[member][number] for member in members), strict=True)
-                right = [
-                    evaluation.soft_vote(each).argmax(axis=1) == sample.labels.cpu().numpy() for each in directions
-                ]
+                right = [evaluation.soft_vote(each).argmax(axis=1) == labels for each in directions]
                 found[name][label] = np.mean(right, axis=0)
         return found
 

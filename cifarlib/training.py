@@ -836,7 +836,7 @@ def _forecast(
     """Say what a training will take, from the seconds an image."""
     kept_val = pace.judge if state["cached_val"] else pace.forward + pace.judge
     once = n_val * pace.forward if state["cached_val"] else 0.0
-    if judge_train or state["cached_train"]:
+    if judge_train or state["cached_train"]:  # where nothing is kept, for the accuracy on these images at the end
         once += n * (pace.forward + pace.judge)
     if state["cached_train"]:
         epoch = n * pace.step + n_val * kept_val
