@@ -3,7 +3,7 @@
 #   make demo PYTHON=python3.12     another Python to make the environment with
 #   make demo VENV=path             another folder, or an existing environment to install into
 #   make bench BENCH=--help         what else can be measured
-#   make test PYTEST=--cov          the tests, and how much of cifarlib they run: some minutes more
+#   make test PYTEST=--slow         the tests that take long, too: some minutes more, as does PYTEST=--cov
 #   make badges REPO=owner/name     another repository for the badges and the notebooks' set-up cells to lead to
 # Only badges, bench and constraints change files of the repository: they are a maintainer's.
 
@@ -25,7 +25,7 @@ ifneq ($(shell test -x "$(ENV_PYTHON)" && cat "$(STAMP)" 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help demo test faults colab badges report bench lint lab env constraints clean
+.PHONY: help demo test faults colab badges report bench compare mutants lint lab env constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -48,6 +48,12 @@ colab: $(STAMP) ## the notebooks beside Colab's versions, in .venv-colab: some 5
 
 badges: $(STAMP) ## stamp the version's tag, and REPO=owner/name, into badges and set-up cells
 	@$(ENV_PYTHON) tools/badges.py "$(REPO)"
+
+compare: $(STAMP) ## does a change leave every result as it was? REV=a commit, branch or tag; minutes a version
+	@$(ENV_PYTHON) tools/compare.py "$(REV)"
+
+mutants: $(STAMP) ## plant faults in copies of the project, one by one: do the tests catch them? half an hour
+	@$(ENV_PYTHON) tools/mutants.py
 
 lint: $(STAMP) ## ruff, formatting and types
 	@$(ENV_PYTHON) -m ruff check

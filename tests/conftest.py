@@ -23,6 +23,7 @@ IMAGES_PER_CLASS = {"train": 40, "test": 10}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also the tests marked slow, as .ci/run does: minutes")
     parser.addoption("--full-faults", action="store_true", help="all of the fault suite, not its quick part")
     parser.addoption("--colab", action="store_true", help="also the tests beside Colab's versions: minutes, GBs")
 
@@ -39,8 +40,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take minutes first, so that of several processes none is left with one of them last."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is slow, unless it is asked for or named; put the files that take minutes first.
+
+    So of several processes none is left with one of them last.
+    """
+    named = any("::" in argument for argument in config.args)
+    slow = [item for item in items if item.get_closest_marker("slow") and not named and not config.option.slow]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
     long = ("test_notebooks", "test_training", "test_parallel", "test_kills", "test_pages", "test_study")
     items.sort(key=lambda item: next((k for k, name in enumerate(long) if name in item.path.stem), len(long)))
 

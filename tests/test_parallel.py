@@ -49,9 +49,9 @@ SCRIPT = f"""
             norm.train = lambda mode=True: None
     training.Trainer.__init__ = without_statistics
 
-    study = Study("demo", run_root=sys.argv[1], overrides={SMALL}, checkpoint_seconds=0)
     for name in sys.argv[2:]:
-        run = study.run(name)
+        often = 0 if name == "level1" else 300  # level 2's checkpoints are large
+        Study("demo", run_root=sys.argv[1], overrides={SMALL}, checkpoint_seconds=often).run(name)
     # All write to one pipe: the first process is done before the others, and a line is written at once.
     sys.stdout.flush()
     parallel.wait()
@@ -142,6 +142,7 @@ def test_the_first_process_alone_speaks_and_all_finish(both: tuple[Path, Path, s
     ]
 
 
+@pytest.mark.slow
 def test_each_process_times_its_share_and_gathers_into_one_buffer(tmp_path: Path) -> None:
     """A process that timed the whole batch would take its arithmetic for twice as slow as training is."""
     printed = started(MEASURED, tmp_path, processes=2)
@@ -151,6 +152,7 @@ def test_each_process_times_its_share_and_gathers_into_one_buffer(tmp_path: Path
     assert all(each["buffers"] < 1.5 for each in found)
 
 
+@pytest.mark.slow
 def test_what_one_process_began_two_of_the_command_line_finish(
     tmp_path: Path, both: tuple[Path, Path, str]
 ) -> None:
@@ -179,6 +181,7 @@ def test_what_one_process_began_two_of_the_command_line_finish(
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-4, err_msg=column)
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_no_process_at_work(tmp_path: Path) -> None:
     """Control-C reaches the command and torchrun; what torchrun started, in sessions of its own, it ends."""
     command = [sys.executable, "-m", "cifarlib", "train", "1", "--devices", "2", "--profile", "demo"]

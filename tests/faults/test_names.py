@@ -145,6 +145,7 @@ def publish(folder: Path, results: dict[str, Any], shown: list[Any]) -> dict[str
     }
 
 
+@pytest.mark.slow
 def test_pages_consist_of_the_same_elements_whatever_the_names(
     hostile: Study, drawn: list[Figure], tmp_path: Path
 ) -> None:
