@@ -159,13 +159,10 @@ class Classifier(nn.Module):
         """Return all parameters and buffers under torchvision's names (`layer1.0.conv1.weight`)."""
         return {name.partition(".")[2]: value for name, value in self.state_dict().items()}
 
-    def load_torchvision_state(self, state: Mapping[str, Tensor], *, assign: bool = False) -> None:
-        """Load a full state as `torchvision_state` returns it; missing or extra names raise RuntimeError.
-
-        `assign` makes the state's own tensors the model's, instead of copying their values.
-        """
+    def load_torchvision_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load a full state as `torchvision_state` returns it; missing or extra names raise RuntimeError."""
         names = {name.partition(".")[2]: name for name in self.state_dict()}
-        self.load_state_dict({names.get(name, name): value for name, value in state.items()}, assign=assign)
+        self.load_state_dict({names.get(name, name): value for name, value in state.items()})
 
 
 def _backbone(recipe: Recipe) -> nn.Module:
@@ -253,8 +250,9 @@ def restore(recipe: Recipe, num_classes: int, state: Mapping[str, Tensor]) -> Cl
     """Return the recipe's model with a trained state, as `Run.weights` reads it, in eval mode."""
     with torch.device("meta"):  # initial values would take longer to draw than the state to read
         model = build(recipe, num_classes)
-    model.load_torchvision_state(state, assign=True)
-    return _channels_last(model).eval()
+    model.to_empty(device="cpu")  # torch's own memory: what lies elsewhere may be aligned, and round, otherwise
+    model.load_torchvision_state(state)
+    return model.eval()
 
 
 def _load_backbone(net: nn.Module, weights: Mapping[str, Tensor], recipe: Recipe) -> None:

@@ -41,7 +41,8 @@ def version(root: Path) -> Path:
     report.mkdir()
     results = {"levels": {"level1": {"claims": [{"verdict": "holds"}], "seconds": 3.5}}, "notebooks": {"a": "b"}}
     (report / "results.json").write_text(json.dumps(results))
-    page = f'<h1>Level 1</h1><p>trained in 1 min 5 s</p><img alt="A curve." src="data:image/png;base64,{png(9)}">'
+    page = "<table><thead><tr><th>model</th><th>Images/s</th></tr></thead><tr><td>ours</td><td>1,250</td></tr></table>"
+    page += f'<h1>Level 1</h1><p>trained in 1 min 5 s</p><img alt="A curve." src="data:image/png;base64,{png(9)}">'
     (report / "level1.html").write_text(page)
     (root / "train.txt").write_text("level1: test accuracy 50.00 %, trained in 3.5 s; runs/level1-0123456789ab\n")
     return root
@@ -98,6 +99,7 @@ def test_compare_passes_over_times_and_digests(tmp_path: Path) -> None:
     replaced(f"{RUN}/metrics.json", "3.5", "9.5")(after)
     replaced("demo/report/results.json", '"b"', '"c"')(after)
     replaced("demo/report/level1.html", "1 min 5 s", "59.9 s")(after)
+    replaced("demo/report/level1.html", "1,250", "870")(after)
     replaced("train.txt", "0123456789ab", "ba9876543210")(after)
     replaced("train.txt", "3.5 s", "11 min 2 s")(after)
     (after / RUN).rename(after / "demo/runs/level1-ba9876543210")

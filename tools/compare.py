@@ -60,6 +60,7 @@ COMMANDS = {
 }
 # Keys of JSON files whose values are times, speeds, memory, or digests of what may be worded anew.
 VARY = re.compile(r".*seconds.*|images_per_second|peak_memory_bytes|stall_ratio|environment|notebooks|cifarlib")
+TIMED = re.compile(r"images/s|stall ratio|memory|time|an epoch|speed", re.IGNORECASE)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -169,6 +170,11 @@ def page(path: Path) -> dict[str, Any]:
     soup = bs4.BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     for element in soup(["style", "script"]):
         element.decompose()
+    for table in soup("table"):  # of how fast something was: a column that holds nothing else
+        for number, head in reversed([*enumerate(table.thead("th") + table.thead("td") if table.thead else [])]):
+            if TIMED.search(head.get_text(" ")):
+                for row in table("tr"):
+                    row(["th", "td"])[number].clear()
     figures = {}
     for image in soup("img"):
         alt, source = image.get("alt", ""), image.get("src", "")
@@ -214,7 +220,8 @@ def contents(out: Path) -> dict[str, Any]:
         for kind, content in page(html).items():
             found[f"{html.relative_to(out)}: {kind}"] = content
     for printed in sorted(out.glob("*.txt")):
-        lines = [line.rstrip() for line in normal(printed.read_text()).replace("\r", "\n").splitlines()]
+        text = normal(printed.read_text().replace(str(out), "OUT"))
+        lines = [line.rstrip() for line in text.replace("\r", "\n").splitlines()]
         found[f"cifarlib {printed.stem}"] = [line for line in lines if line and "|" not in line]  # no bars
     for overlay in sorted(out.glob("full/overlays/*.png")):
         found.setdefault("overlays", {})[overlay.name] = digest(np.asarray(Image.open(overlay)))
