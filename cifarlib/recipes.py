@@ -1,8 +1,8 @@
 """Recipes: everything that decides a training run, as plain values.
 
-A `Recipe` is a frozen dataclass checked at construction. The study's recipes are written as differences,
-`LEVEL2 = replace(LEVEL1, ...)`: the diff is the lesson. A `Profile` says where data come from and how big
-the runs are; `resolve` turns a profile's name and the user's overrides into the recipes to train.
+A `Recipe` is a frozen dataclass checked at construction. The study's recipes are written as differences, `LEVEL2 =
+replace(LEVEL1, ...)`: the diff is the lesson. A `Profile` says where data come from and how big the runs are;
+`resolve` turns a profile's name and the user's overrides into the recipes to train.
 """
 
 from __future__ import annotations
@@ -134,6 +134,10 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON-ready values; `Recipe.from_dict` reads it back."""
         return asdict(self)
+
+    def changed(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults: they tell recipes apart, whatever is added later."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -310,8 +314,8 @@ class Profile:
 
     `train_size`, `val_size` and `test_size` are upper limits, None for all. `pretrain_size` is the number of
     built-in images that the demo's stand-in for ImageNet weights is trained on. `store_size` is the side at which
-    images are held in memory, in pixels: None keeps CIFAR-10's 32, or takes the recipes' image size for a
-    folder of larger photographs. `seeds` is how many training seeds every level is trained under.
+    images are held in memory, in pixels: None keeps CIFAR-10's 32, or takes the recipes' image size for a folder
+    of larger photographs. `seeds` is how many training seeds every level is trained under.
     """
 
     name: str = _one_of("full", ("full", "demo"))
@@ -391,9 +395,9 @@ def resolve(
     """Turn a profile's name and overrides into the profile and the recipes, by recipe name.
 
     An override's key is a recipe field, for every recipe of the study (`epochs`), a recipe's name, a dot and a
-    field, for that one alone (`level2.epochs`), or a field of the profile (`train_size`). The narrower key
-    wins, the user's over the profile's. The arms follow their level; one that these settings make the same
-    training as a level is that level, and has its name. Pretraining takes narrow keys only.
+    field, for that one alone (`level2.epochs`), or a field of the profile (`train_size`). The narrower key wins,
+    the user's over the profile's. The arms follow their level; one that these settings make the same training as a
+    level is that level, and has its name. Pretraining takes narrow keys only.
 
     Raises:
         ValueError: an unknown profile, key or a value out of range, named with what would be right.

@@ -5,10 +5,11 @@
         checkpoints/            while it trains: the two newest, <epochs done>-<steps into the next>.pt
         manifest.json           identity, state, the sha256 of every file above, and its own
 
-The folder's name ends in a digest of its identity: the recipe, the fingerprint of the images and that of the
-pretrained weights. Another recipe, other images or other weights are another folder, and a folder whose
-manifest says otherwise is refused. Files are written to a temporary name in the same folder and renamed, the
-manifest first and last: what it does not name was never finished, and files without one are damage.
+The folder's name ends in a digest of its identity: the recipe's fields that differ from their defaults, the
+fingerprint of the images and that of the pretrained weights. Another recipe, other images or other weights are
+another folder, and a folder whose manifest says otherwise is refused. Files are written to a temporary name in the
+same folder and renamed, the manifest first and last: what it does not name was never finished, and files without
+one are damage.
 """
 
 from __future__ import annotations
@@ -43,9 +44,15 @@ import torch
 from cifarlib import locks
 from cifarlib.recipes import Recipe
 
-# Part of every run's identity: raised when the code gives other results than before (the golden losses move) or
-# keeps them in another form, so that runs of the old code are not taken for runs of the new.
-RESULTS = 3
+# Part of every run's identity. Raise it when the code gives other results than before, keeps them in another form,
+# or when a recipe's field gets another default: else runs of the old code would be taken for runs of the new.
+SCHEMA = 4
+# Version 0.1 wrote every field that a recipe had into the identity. Its runs are found and read as they are.
+_SCHEMA_3 = (
+    *("name", "model", "weights", "trainable", "batchnorm", "dilation", "se_ratio", "se_init", "image_size"),
+    *("interpolation", "augment", "crop_padding", "flip", "brightness", "contrast", "saturation", "hue"),
+    *("optimizer", "learning_rate", "weight_decay", "schedule", "epochs", "batch_size", "precision", "seed"),
+)
 
 _RESULTS = (
     "recipe.json",
@@ -67,9 +74,9 @@ class RunError(RuntimeError):
 class Run:
     """A finished run, as read from its folder.
 
-    `history` has one row an epoch: epoch, train_loss, train_accuracy (running, in training mode, as the
-    documents have it), val_loss, val_accuracy, learning_rate, seconds. `predictions` holds val_probs and
-    test_probs [N, C] float32, val_labels and test_labels [N] int64. Accuracies are fractions.
+    `history` has one row an epoch: epoch, train_loss, train_accuracy (running, in training mode, as the documents
+    have it), val_loss, val_accuracy, learning_rate, seconds. `predictions` holds val_probs and test_probs [N, C]
+    float32, val_labels and test_labels [N] int64. Accuracies are fractions.
     """
 
     recipe: Recipe
@@ -93,9 +100,14 @@ class RunFolder:
     ) -> None:
         self.recipe, self.classes = recipe, classes
         # A path says nothing about what it holds: the weights count by their fingerprint.
-        decisive = recipe.to_dict() | {"weights": weights}
-        self.identity = {"results": RESULTS, "recipe": decisive, "data": data, "classes": list(classes)}
-        self.path = Path(root) / f"{recipe.name}-{_digest(self.identity)[:12]}"
+        fields, images = recipe.changed() | {"weights": weights}, {"data": data, "classes": list(classes)}
+        self.identity: dict[str, Any] = {"schema": SCHEMA, "recipe": fields} | images
+        self.path = _place(root, self.identity)
+        if fields.keys() <= set(_SCHEMA_3) and not self.path.exists():
+            every = {name: value for name, value in recipe.to_dict().items() if name in _SCHEMA_3}
+            older = {"results": 3, "recipe": every | {"weights": weights}} | images
+            if (place := _place(root, older)).exists():
+                self.identity, self.path = older, place
         self._held: Callable[[], bool] = lambda: True
         self._whole: dict[str, str] = {}  # checkpoints that are known to be whole, and their sha256
 
@@ -326,6 +338,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _place(root: str | Path, identity: Mapping[str, Any]) -> Path:
+    """Return where a run of this identity lies."""
+    return Path(root) / f"{identity['recipe']['name']}-{_digest(identity)[:12]}"
+
+
 def _digest(values: Mapping[str, Any]) -> str:
     """Return the sha256 of JSON-ready values, whatever their order."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -416,8 +433,8 @@ def processor() -> str:
 class Found:
     """A folder among the runs, as `survey` finds it.
 
-    `state` is finished, training (a process of this machine holds it), interrupted, damaged, or foreign: no run
-    of this version of cifarlib. `reason` says why where it is one of the last two. `epochs` have been trained in
+    `state` is finished, training (a process of this machine holds it), interrupted, damaged, or foreign: no run of
+    this version of cifarlib. `reason` says why where it is one of the last two. `epochs` have been trained in
     whole; `size` is in bytes, `modified` in seconds since 1970. `data` are the fingerprints of the images, and
     `classes` what they show.
     """
@@ -485,11 +502,12 @@ def _recognise(path: Path) -> RunFolder:
         what = "is a file" if path.exists() else "does not exist"
         raise RunError(f"{path} {what}: give the folder of a run (cifarlib runs lists them)")
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-        version = json.loads((path / "manifest.json").read_bytes())["identity"]["results"]
-        if version != RESULTS:  # before the checksum, which older manifests lack
+        found = json.loads((path / "manifest.json").read_bytes())["identity"]
+        schema = found["schema"] if "schema" in found else found["results"]
+        if schema not in (3, SCHEMA):  # before the checksum, which older manifests lack
             raise _ForeignError(
-                f"{path} was written by another version of cifarlib (number {version!a:.20} of its results, and "
-                f"this is number {RESULTS}): use that version, or {_AGAIN}"
+                f"{path} was written by another version of cifarlib (number {schema!a:.20} of its results, and "
+                f"this is number {SCHEMA}): use that version, or {_AGAIN}"
             )
     manifest = _read_manifest(path)
     if not manifest:
@@ -506,7 +524,7 @@ def _recognise(path: Path) -> RunFolder:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _ForeignError(f"{path} holds a run that this version of cifarlib cannot read ({error})") from error
-    folder.path = path  # it may have been renamed
+    folder.path, folder.identity = path, identity  # it may have been renamed, or be of version 0.1
     return folder
 
 

@@ -512,7 +512,7 @@ def test_runs_lists_every_state_and_touches_nothing(
     held.save_checkpoint(4, 17, b"state")
     older = fake(tmp_path, "efficientnet").path
     manifest = json.loads((older / "manifest.json").read_text())
-    manifest["identity"]["results"] = runs.RESULTS - 1
+    manifest["identity"]["schema"] = runs.SCHEMA + 1
     (older / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / ("x" * 60 + "\n")).mkdir()
     (tmp_path / "file.txt").write_text("not a folder")

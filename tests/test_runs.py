@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,55 @@ def test_another_recipe_images_or_weights_are_another_run(tmp_path: Path, change
     folder(tmp_path).path.rename(other.path)
     with pytest.raises(RunError, match="another recipe, other images or other weights"):
         other.finished()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wider(recipes.Recipe):
+    """A recipe as a later version may have it: with a field more, which is off by default."""
+
+    mixup: float = recipes._number(0.0, 0, 1)
+
+
+def test_a_new_field_of_recipes_orphans_no_finished_run(tmp_path: Path) -> None:
+    finish(folder(tmp_path))
+    wider = folder(tmp_path, recipe=Wider(**recipes.LEVEL1.to_dict()))
+    assert wider.finished()
+    assert wider.load().history.equals(folder(tmp_path).load().history)
+    other = folder(tmp_path, recipe=Wider(**recipes.LEVEL1.to_dict() | {"mixup": 0.2}))
+    assert other.path != wider.path and not other.finished()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [  # where version 0.1.0 kept these
+        (recipes.LEVEL1, "level1-129cfe0d3148"),
+        (replace(recipes.LEVEL2, seed=3, image_size=64), "level2-1709662316c5"),
+    ],
+)
+def test_a_run_of_version_0_1_is_found_and_loaded(tmp_path: Path, recipe: recipes.Recipe, name: str) -> None:
+    known: dict[str, Any] = {"data": "images", "weights": "w", "classes": ("cat", "dog")}
+    new = RunFolder(tmp_path, recipe, **known)
+    finish(new)
+    # Its manifest says no more than this; the files are the same.
+    identity = {"results": 3, "recipe": recipe.to_dict() | {"weights": "w"}, "data": "images"}
+    manifest = json.loads((new.path / "manifest.json").read_text())
+    manifest |= {"identity": identity | {"classes": ["cat", "dog"]}}
+    del manifest["sha256"]
+    manifest["sha256"] = runs._digest(manifest)
+    (new.path / "manifest.json").write_text(json.dumps(manifest))
+    new.path.rename(tmp_path / name)
+
+    old = RunFolder(tmp_path, recipe, **known)
+    assert old.path.name == name and old.finished()
+    assert old.load().metrics == runs.open_run(tmp_path / name).metrics == {"test_accuracy": 1.0}
+    (listed,) = runs.survey(tmp_path)
+    assert (listed.state, listed.recipe) == ("finished", replace(recipe, weights="w"))
+    # A recipe that 0.1 could not have trained is another run, and what is there by now comes first.
+    later = Wider(**recipe.to_dict() | {"mixup": 0.2})
+    assert not RunFolder(tmp_path, later, **known).finished()
+    finish(RunFolder(tmp_path / "elsewhere", recipe, **known))
+    next((tmp_path / "elsewhere").iterdir()).rename(new.path)
+    assert RunFolder(tmp_path, recipe, **known).path == new.path
 
 
 def test_the_path_of_the_weights_does_not_count_but_their_content_does(tmp_path: Path) -> None:
