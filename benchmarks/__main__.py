@@ -1,7 +1,6 @@
 """Measure speed and exactness against the plain script that everyone writes; see benchmarks/README.md.
 
     python -m benchmarks                    speed: on two CPU cores about a quarter of an hour
-    python -m benchmarks --only candidates  what each idea gains by itself: some minutes
     python -m benchmarks --only parity --data-root PHOTOS --weights FILE   accuracy over three seeds: half an hour
     python -m benchmarks --only study --data-root PHOTOS --weights FILE --efficientnet-weights FILE
                                             levels 1 to 4 both ways: about an hour
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import candidates, parity, report, speed
+from benchmarks import parity, report, speed
 from cifarlib import recipes, reports, runs, training
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +48,7 @@ def main():
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=("speed", "candidates", "parity", "study", "tables"), default="speed")
+    parser.add_argument("--only", choices=("speed", "parity", "study", "tables"), default="speed")
     parser.add_argument(
         "--images", type=int, help="training images; by default 10,000 on a GPU, what fits on a CPU"
     )
@@ -142,19 +141,16 @@ def main():
             "data_root": a.data_root,
             "weights": a.weights,
         }
-        if a.only == "candidates":
-            found["candidates"] = candidates.measure(settings)
-        else:
-            fits = 10_000 if device.type == "cuda" else None
-            settings["images"] = a.images or fits or speed.images_that_fit(settings)
-            print(f"{settings['images']} training images at {settings['image_size']} px", flush=True)
-            named = settings | {key: Path(settings[key]).name for key in ("data_root", "weights")}
-            found = {key: found[key] for key in ("parity", "study", "candidates") if key in found}
-            found |= {"device": name, "versions": versions, "settings": named}
-            found["precision"] = training.choose_precision(recipes.LEVEL1, device)
-            for part in speed.measure(settings, say=lambda line: print(line, flush=True)):
-                found |= part
-                keep(partial)  # what a run that is stopped has measured
+        fits = 10_000 if device.type == "cuda" else None
+        settings["images"] = a.images or fits or speed.images_that_fit(settings)
+        print(f"{settings['images']} training images at {settings['image_size']} px", flush=True)
+        named = settings | {key: Path(settings[key]).name for key in ("data_root", "weights")}
+        found = {key: found[key] for key in ("parity", "study", "candidates") if key in found}
+        found |= {"device": name, "versions": versions, "settings": named}
+        found["precision"] = training.choose_precision(recipes.LEVEL1, device)
+        for part in speed.measure(settings, say=lambda line: print(line, flush=True)):
+            found |= part
+            keep(partial)  # what a run that is stopped has measured
     keep(path)
     partial.unlink(missing_ok=True)
     if a.out is None:

@@ -15,9 +15,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-# When candidates.py goes, its three tries of the trunk, and what makes and times them, move here.
 from benchmarks.arms import Clock, time_step, timed
-from benchmarks.candidates import CANDIDATES, Bench, _gains
 from benchmarks.gpu import ROOT, said
 from benchmarks.speed import measure, spread
 from cifarlib import Study, data, evaluation, models, recipes, runs, training
@@ -154,8 +152,7 @@ def graphs(options, device, keep):
     cuda = device.type == "cuda"
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()  # else what is there would be ready at once
     bench = Bench(32 if options.tiny else 224, device.type)
-    known = {candidate.name: candidate.make for candidate in CANDIDATES}
-    of_trunk = {f"trunk: {name}": partial(_trunks, known[candidate]) for name, candidate in OF_TRUNK.items()}
+    of_trunk = {f"trunk: {name}": partial(_trunks, change) for name, change in OF_TRUNK.items()}
     of_step = {f"step: {name}": partial(_steps, change) for name, change in OF_STEP.items()}
     tries = of_step | of_trunk
     names = sorted(tries, key=lambda name: "compiled" in name)  # last, since it takes longest
@@ -173,6 +170,20 @@ def graphs(options, device, keep):
         keep(tries=rows)
 
 
+class Bench:
+    """Images and models that the tries share."""
+
+    def __init__(self, image_size, device):
+        self.device = torch.device(device)
+        split = data.load(replace(recipes.DEMO, store_size=32, train_size=128, val_size=10, test_size=10))
+        self.train = split.train.to(self.device)
+        self.changes = {"image_size": image_size, "weights": "none"}
+
+    def engine(self, base):
+        recipe = replace(base, **self.changes)
+        return training.Engine(models.build(recipe, 10), recipe, self.device)
+
+
 def _compared(make, cuda):
     with Clock() as clock:
         without, with_it, difference = make()
@@ -183,9 +194,23 @@ def _compared(make, cuda):
     return row | ({"without": time_step(without), "with": time_step(with_it)} if cuda else {})
 
 
-def _trunks(make, bench):
-    """Return level 1's trunk without and with a candidate, and what tells how far their outputs differ."""
-    without, with_it = make(bench)
+def _gains(without, with_it):
+    """Take four pairs in turn; both return their seconds, and a gain is those without over those with."""
+    gains = []
+    for repeat in range(4):
+        both = [(0, without), (1, with_it)]
+        seconds = {k: run() for k, run in (both if repeat % 2 == 0 else both[::-1])}
+        gains.append(seconds[0] / seconds[1])
+    return gains
+
+
+def _trunks(change, bench):
+    """Return level 1's trunk without and with a change, and what tells how far their outputs differ."""
+    engine = bench.engine(recipes.LEVEL1)
+    x = engine.inputs(bench.train.images[: recipes.LEVEL1.batch_size])
+    with torch.no_grad():
+        changed = change(engine._trunk, x)
+    without, with_it = (torch.no_grad()(partial(run, x)) for run in (engine._trunk, changed))
     return without, with_it, lambda: _relative(with_it(), without())
 
 
@@ -274,6 +299,26 @@ def _captured(run, x, before=lambda: None):
     return replay
 
 
+def _fused_trunk(trunk, x):
+    """The folded trunk with bias, addition and ReLU inside cuDNN's convolutions, not in passes of their own."""
+
+    def shape(conv):
+        return conv.stride, conv.padding, conv.dilation, conv.groups
+
+    def conv_relu(conv, x):
+        return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *shape(conv))
+
+    def forward(x):
+        x = trunk.maxpool(conv_relu(trunk.conv1, x))
+        for block in [*trunk.layer1, *trunk.layer2, *trunk.layer3, *trunk.layer4]:
+            before = x if block.downsample is None else block.downsample(x)
+            y, last = conv_relu(block.conv2, conv_relu(block.conv1, x)), block.conv3
+            x = torch.cudnn_convolution_add_relu(y, last.weight, before, 1.0, last.bias, *shape(last))
+        return trunk.avgpool(x).flatten(1)
+
+    return forward
+
+
 # --- 5: the study on photographs ---------------------------------------------------------------------------
 
 
@@ -306,9 +351,9 @@ def photographs(options, device, keep):
 
 
 OF_TRUNK = {
-    "in a CUDA graph": "CUDA graph of the trunk",
-    "bias, addition and ReLU in the convolution": "bias, addition and ReLU within the convolution",
-    "compiled": "torch.compile of the trunk, warm",
+    "in a CUDA graph": _captured,
+    "bias, addition and ReLU in the convolution": _fused_trunk,
+    "compiled": lambda trunk, x: torch.compile(trunk),
 }
 OF_STEP = {
     "trunk in a CUDA graph": _trunk_graph,

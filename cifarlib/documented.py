@@ -1,8 +1,8 @@
 """Every table and figure of the study's four documents, as data, each with the section it comes from.
 
-Nothing here was measured by this library. Accuracies are fractions of one, epochs count from 1, and sections
-are those of the level's own document. The values are kept as the documents print them, slips included;
-`CORRECTIONS` lists where the documents contradict their own numbers.
+Nothing here was measured by this library. Accuracies are fractions of one, epochs count from 1, and sections are
+those of the level's own document. The values are kept as the documents print them, slips included; `CORRECTIONS`
+lists where the documents contradict their own numbers.
 """
 
 from __future__ import annotations
@@ -27,17 +27,12 @@ class DocumentedLevel:
         learning_rate: The optimizer's (initial) learning rate.
         weight_decay: The optimizer's weight decay; 0.0 where the document says there is none.
         schedule: The learning-rate schedule; "none" where the document says there is none.
-        loss: The loss function.
-        hardware: What the level was trained on.
         augmentation: The random transforms of the training images, in the document's order; empty where it
             says that there are none, None where it says nothing.
         trainable: The parts that are trained, the rest being frozen; None where the document says nothing.
-        configuration_section: Section of the training configuration, or None.
         train_accuracy: `(epoch, accuracy)` for each epoch in the document's table.
         val_accuracy: The same for the validation images.
-        curves_section: Section of that table.
         test_accuracy: Accuracy on the 10,000 test images.
-        test_section: Section that states it.
     """
 
     name: str
@@ -49,19 +44,14 @@ class DocumentedLevel:
     learning_rate: float | None
     weight_decay: float | None
     schedule: str | None
-    loss: str | None
-    hardware: str | None
     augmentation: tuple[str, ...] | None
     trainable: tuple[str, ...] | None
-    configuration_section: int | None
     train_accuracy: Curve
     val_accuracy: Curve
-    curves_section: int
     test_accuracy: float | None
-    test_section: int
 
 
-LEVEL1 = DocumentedLevel(
+LEVEL1 = DocumentedLevel(  # configuration: section 5, curves: 6, test accuracy: 8
     name="level1",
     title="Baseline Transfer Learning",
     model="ResNet-50 (Frozen)",
@@ -71,19 +61,14 @@ LEVEL1 = DocumentedLevel(
     learning_rate=1e-3,
     weight_decay=0.0,  # "None" for regularization and for scheduling: level 2, section 2
     schedule="none",
-    loss="cross-entropy",
-    hardware="Google Colab GPU T4",
     augmentation=(),
     trainable=("classifier",),
-    configuration_section=5,
     train_accuracy=((1, 0.7428), (2, 0.7877), (3, 0.8016), (4, 0.8101), (5, 0.8106)),
     val_accuracy=((1, 0.7894), (2, 0.8036), (3, 0.8016), (4, 0.8181), (5, 0.8223)),
-    curves_section=6,
     test_accuracy=0.8206,
-    test_section=8,
 )
 
-LEVEL2 = DocumentedLevel(
+LEVEL2 = DocumentedLevel(  # configuration: section 5, curves: 6, test accuracy: 8
     name="level2",
     title="Data Augmentation & Optimization",
     model="ResNet-50 + Aug",
@@ -93,15 +78,12 @@ LEVEL2 = DocumentedLevel(
     learning_rate=3e-4,
     weight_decay=1e-4,
     schedule="cosine annealing",
-    loss="cross-entropy",
-    hardware="Google Colab GPU T4",
     augmentation=(
         "random crop with padding",
         "random horizontal flip",
         "color jitter (brightness, contrast, saturation, hue)",
     ),
     trainable=("layer4", "classifier"),
-    configuration_section=5,
     train_accuracy=(
         (1, 0.8441),
         (2, 0.9030),
@@ -126,12 +108,10 @@ LEVEL2 = DocumentedLevel(
         (9, 0.9414),
         (10, 0.9434),
     ),
-    curves_section=6,
     test_accuracy=0.9464,
-    test_section=8,
 )
 
-LEVEL3 = DocumentedLevel(
+LEVEL3 = DocumentedLevel(  # configuration: section 4, curves: 5, test accuracy: 6
     name="level3",
     title="Advanced Model Design & Analysis",
     model="ResNet-50 + SE Attention",
@@ -141,11 +121,8 @@ LEVEL3 = DocumentedLevel(
     learning_rate=3e-4,
     weight_decay=1e-4,
     schedule="cosine annealing",
-    loss="cross-entropy",
-    hardware="Google Colab GPU T4",
     augmentation=None,  # the document does not say whether level 2's was kept
     trainable=("layer4", "se", "classifier"),
-    configuration_section=4,
     train_accuracy=(
         (1, 0.8443),
         (2, 0.9008),
@@ -174,14 +151,12 @@ LEVEL3 = DocumentedLevel(
         (11, 0.9421),
         (12, 0.9409),
     ),
-    curves_section=5,
     test_accuracy=0.9455,
-    test_section=6,
 )
 
 # The curves are EfficientNet-B0's, of which the document prints three epochs; the test accuracy is the
 # ensemble's. Its own test accuracy and configuration are not given.
-LEVEL4 = DocumentedLevel(
+LEVEL4 = DocumentedLevel(  # curves: section 3, test accuracy: 5
     name="level4",
     title="Ensemble Learning",
     model="Ensemble (SE-ResNet + EfficientNet)",
@@ -191,16 +166,11 @@ LEVEL4 = DocumentedLevel(
     learning_rate=None,
     weight_decay=None,
     schedule=None,
-    loss=None,
-    hardware=None,
     augmentation=None,
     trainable=None,
-    configuration_section=None,
     train_accuracy=((1, 0.7394), (5, 0.9052), (10, 0.9293)),
     val_accuracy=((1, 0.8234), (5, 0.8874), (10, 0.8972)),
-    curves_section=3,
     test_accuracy=0.9511,
-    test_section=5,
 )
 
 LEVELS: dict[str, DocumentedLevel] = {level.name: level for level in (LEVEL1, LEVEL2, LEVEL3, LEVEL4)}

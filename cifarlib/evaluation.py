@@ -1,18 +1,24 @@
 """What a model's predictions are worth: measures, intervals, paired tests, effects and ensembles.
 
-Every function is pure. `probs` is a float array `[N, C]` of class probabilities, each row summing to one, and
-`labels` an integer array `[N]` of true classes `0..C-1`. Nothing guesses whether an array holds logits: they
-are refused with a ValueError, like anything else that is not a table of probabilities, save where a
-function's argument is named `scores`. The predicted class is the most probable one, the lowest index where
-several tie; its probability is the image's confidence. `right` is a boolean array `[N]`, whether each image is
-predicted right. An interval covers the choice of test images, not of training seeds; several seeds'
-accuracies are what `seed_spread` is for.
+Every function is pure, and means the same by the same name:
+
+    probs          class probabilities [N, C], floats, each row summing to one; rivals' and members' are of the
+                   same images in the same order
+    labels         true classes [N], integers 0..C-1; `classes` are the C names
+    right, marks   booleans [N]: whether an image is predicted right, or another mark holds of it
+    values         one finite number an image [N]
+    confidence     what an interval is to cover, between 0 and 1; resampled ones draw `resamples` times from `seed`
+
+The predicted class is the most probable one, the lowest index where several tie; its probability is the image's
+confidence. Accuracies, shares and their differences are fractions. What is not as described is refused with a
+ValueError that says what and where: nothing guesses whether an array holds logits. An interval covers the choice
+of test images, not of training seeds; several seeds' accuracies are what `seed_spread` is for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -23,8 +29,6 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import binomtest, chi2, norm, rankdata
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-from cifarlib import progress
 
 Array = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
@@ -141,16 +145,6 @@ def accuracy(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
     `(1/N) sum_i [argmax_c probs[i, c] = labels[i]]`
 
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
-
-    Returns:
-        A fraction in [0, 1].
-
-    Raises:
-        ValueError: `probs` are not probabilities, or `labels` do not belong to them.
-
     Example:
         >>> accuracy([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], [0, 1, 0])
         0.6666666666666666
@@ -164,16 +158,6 @@ def balanced_accuracy(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
     Where all have as many, it is the accuracy. Source: Brodersen et al. (2010), "The balanced accuracy and its
     posterior distribution".
-
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
-
-    Returns:
-        A fraction in [0, 1].
-
-    Raises:
-        ValueError: `probs` are not probabilities, or `labels` do not belong to them.
 
     Example:
         >>> balanced_accuracy([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]], [0, 0, 0, 1])  # recalls 1 and 0
@@ -207,23 +191,14 @@ class Estimate(NamedTuple):
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of a proportion, by Wilson's score method.
+    """Confidence interval of a proportion, `successes` of n, by Wilson's score method.
 
-    `(p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)` with `p = successes / n` and z the normal quantile
-    of `(1 + confidence) / 2`. Unlike `p ± z sqrt(p(1-p)/n)` it stays within [0, 1] and keeps a
-    width at both ends. Source: Wilson (1927), "Probable inference, the law of succession, and statistical
-    inference".
-
-    Args:
-        successes: How many succeeded (images predicted right), 0 to n.
-        n: How many were tried, at least 1.
-        confidence: Coverage aimed at, between 0 and 1.
+    `(p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)` with `p = successes / n` and z the normal quantile of
+    `(1 + confidence) / 2`. Unlike `p ± z sqrt(p(1-p)/n)` it stays within [0, 1] and keeps a width at both ends.
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
 
     Returns:
         `(low, high)`, fractions in [0, 1].
-
-    Raises:
-        ValueError: An argument is outside its range.
 
     Example:
         >>> low, high = wilson_interval(9464, 10_000)
@@ -242,24 +217,13 @@ def independent_difference(
 ) -> Estimate:
     """Difference between two proportions of different images, by Newcombe's hybrid score method.
 
-    With `d = p_a - p_b` and (l, u) the Wilson interval of each, from
-    `d - sqrt((p_a - l_a)² + (u_b - p_b)²)` to `d + sqrt((u_a - p_a)² + (p_b - l_b)²)`. Like Wilson's it keeps a
-    width where all or none succeed. Two models on the same images are not independent: `paired_difference`
-    is for them. Source: Newcombe (1998), "Interval estimation for the difference between independent
-    proportions: comparison of eleven methods", method 10.
-
-    Args:
-        successes_a: How many of the first group succeeded, 0 to n_a.
-        n_a: Size of the first group, at least 1.
-        successes_b: How many of the second group succeeded, 0 to n_b.
-        n_b: Size of the second group, at least 1.
-        confidence: Coverage aimed at, between 0 and 1.
+    With `d = p_a - p_b` and (l, u) the Wilson interval of each, from `d - sqrt((p_a - l_a)² + (u_b - p_b)²)` to `d
+    + sqrt((u_a - p_a)² + (p_b - l_b)²)`. Like Wilson's it keeps a width where all or none succeed. Two models on
+    the same images are not independent: `paired_difference` is for them. Source: Newcombe (1998), "Interval
+    estimation for the difference between independent proportions: comparison of eleven methods", method 10.
 
     Returns:
         `(value, low, high)`: the first proportion less the second, fractions in [-1, 1].
-
-    Raises:
-        ValueError: An argument is outside its range.
 
     Example:
         >>> d = independent_difference(56, 70, 48, 80)  # Newcombe's own example: 0.8 against 0.6
@@ -280,24 +244,14 @@ def mean_interval(
     """Mean of a number per image, with a bootstrap interval.
 
     Each resample draws N images with replacement; the interval runs between the percentiles of the resampled
-    means. Of a difference per image between two models (`nll_each` of one less that of the other) it is the
-    interval of `paired_bootstrap`, faster. It is too narrow where a handful of images decide (of an
-    overconfident model's NLL, simulated, a 95 % interval held the truth in 93 % of test sets of 300 images, in
-    91 % of 100), and of no width where all values are equal: of right and wrong, `wilson_interval` and
-    `paired_difference` keep one. Source: Efron and Tibshirani (1993), "An introduction to the bootstrap",
-    chapter 13.
-
-    Args:
-        values: One number per image `[N]`, N >= 1.
-        confidence: Coverage aimed at, between 0 and 1.
-        resamples: Number of resamples, at least 1.
-        seed: Seed of the draws.
+    means. Of a difference per image between two models (`nll_each` of one less that of the other) it is the paired
+    bootstrap's. It is too narrow where a handful of images decide (of an overconfident model's NLL, simulated, a
+    95 % interval held the truth in 93 % of test sets of 300 images, in 91 % of 100), and of no width where all
+    values are equal: of right and wrong, `wilson_interval` and `paired_difference` keep one. Source: Efron and
+    Tibshirani (1993), "An introduction to the bootstrap", chapter 13.
 
     Returns:
         `(value, low, high)` in the unit of the values.
-
-    Raises:
-        ValueError: `values` are not finite numbers `[N]`, or an option is outside its range.
 
     Example:
         >>> mean, low, high = mean_interval([0.0] * 50 + [1.0] * 50)  # 0.5 ± 1.96 sqrt(0.25 / 100)
@@ -344,15 +298,8 @@ def _check_resampling(resamples: int, confidence: float) -> None:
 def confusion(probs: npt.ArrayLike, labels: npt.ArrayLike) -> Ints:
     """Counts of images by true class (row) and predicted class (column).
 
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
-
     Returns:
         Integers `[C, C]` that add up to N; a class that never occurs has a row or column of zeros.
-
-    Raises:
-        ValueError: `probs` are not probabilities, or `labels` do not belong to them.
 
     Example:
         >>> confusion([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], [0, 1, 0])
@@ -366,21 +313,13 @@ def confusion(probs: npt.ArrayLike, labels: npt.ArrayLike) -> Ints:
 def per_class_report(probs: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str]) -> pd.DataFrame:
     """Precision, recall, F1 and support of every class, and their unweighted mean.
 
-    Precision: of the images predicted as the class, the share that are. Recall: of the class's images, the
-    share predicted so. `F1 = 2 precision recall / (precision + recall)`. Where a denominator is 0 the measure
-    counts as 0, scikit-learn's convention.
-
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
-        classes: The C class names.
+    Precision: of the images predicted as the class, the share that are. Recall: of the class's images, the share
+    predicted so. `F1 = 2 precision recall / (precision + recall)`. Where a denominator is 0 the measure counts as
+    0, scikit-learn's convention.
 
     Returns:
         One row per class, in order, then "macro average". Columns precision, recall and f1, fractions in
         [0, 1], and support, the images of the class (in the last row N).
-
-    Raises:
-        ValueError: `probs` are not probabilities, `labels` do not belong to them, or there are not C names.
 
     Example:
         >>> print(per_class_report([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], [0, 1, 0], ["cat", "dog"]).round(2))
@@ -404,19 +343,9 @@ def recall_intervals(
 ) -> pd.DataFrame:
     """Recall of every class with its Wilson interval.
 
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
-        classes: The C class names.
-        confidence: Coverage aimed at, between 0 and 1, for each class by itself.
-
     Returns:
         One row per class, in order. Columns recall, low and high, fractions in [0, 1], NaN where the class has
         no image, and support, the images of the class.
-
-    Raises:
-        ValueError: `probs` are not probabilities, `labels` do not belong to them, there are not C names, or
-            confidence is outside its range.
 
     Example:
         >>> print(recall_intervals([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], [0, 1, 0], ["cat", "dog"]).round(2))
@@ -449,28 +378,15 @@ def recall_differences(
 ) -> pd.DataFrame:
     """Recall of one model less that of another, class by class, with paired bootstrap intervals.
 
-    Within each class the images are resampled and taken from both models, as in `mean_interval`. Every class
-    has its own interval: of ten at 95 %, one that does not hold the truth is nothing to wonder at. Where no
-    image of a class tells the models apart its interval is 0 to 0, which is no proof that they are alike:
-    `paired_difference` of the class's images says how far apart they may still be.
-
-    Args:
-        probs_a: The first model's class probabilities `[N, C]`.
-        probs_b: The second model's, for the same images in the same order.
-        labels: True classes `[N]`, integers.
-        classes: The C class names.
-        resamples: Number of resamples, at least 1.
-        seed: Seed of the draws.
-        confidence: Coverage aimed at, between 0 and 1, for each class by itself.
+    Within each class the images are resampled and taken from both models, as in `mean_interval`. Every class has
+    its own interval: of ten at 95 %, one that does not hold the truth is nothing to wonder at. Where no image of a
+    class tells the models apart its interval is 0 to 0, which is no proof that they are alike: `paired_difference`
+    of the class's images says how far apart they may still be.
 
     Returns:
         One row per class, in order. Columns difference, low and high, fractions in [-1, 1], NaN where the
         class has no image; images, those of the class that only a gets right less those that only b does; and
         support, the images of the class.
-
-    Raises:
-        ValueError: Either is not a table of probabilities, the shapes differ, `labels` do not belong to them,
-            there are not C names, or an option is outside its range.
 
     Example:
         >>> a = [[0.9, 0.1]] * 90 + [[0.1, 0.9]] * 60
@@ -508,19 +424,11 @@ def _gain(a: Array, b: Array, labels: Ints) -> Ints:
 
 
 def most_confused(confusion: npt.ArrayLike, classes: Sequence[str], k: int) -> pd.DataFrame:
-    """The pairs of classes most often taken for one another.
-
-    Args:
-        confusion: Counts `[C, C]`, rows true, as `confusion` gives them.
-        classes: The C class names.
-        k: At most so many pairs; a pair that is never confused is left out.
+    """The at most k pairs of classes most often taken for one another, from counts as `confusion` gives them.
 
     Returns:
         Columns first, second (class names), first_as_second (images of the first class predicted as the
         second), second_as_first, and total, their sum; largest total first, ties in class order.
-
-    Raises:
-        ValueError: `confusion` is not square, there are not C names, or k is negative.
 
     Example:
         >>> print(most_confused([[8, 2, 0], [1, 9, 0], [1, 0, 9]], ["cat", "dog", "ship"], k=2))
@@ -550,17 +458,6 @@ def most_confused(confusion: npt.ArrayLike, classes: Sequence[str], k: int) -> p
 def first_right(probs: npt.ArrayLike, labels: npt.ArrayLike, k: int) -> Ints:
     """Indices of the first correct prediction of each of the first classes that have one.
 
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
-        k: At most so many classes.
-
-    Returns:
-        Integers `[<= k]` into the images, in the order of their classes.
-
-    Raises:
-        ValueError: `probs` are not probabilities, `labels` do not belong to them, or k is negative.
-
     Example:
         >>> first_right([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], [0, 0, 1], k=2)
         array([0, 2])
@@ -574,16 +471,8 @@ def first_right(probs: npt.ArrayLike, labels: npt.ArrayLike, k: int) -> Ints:
 def top_mistakes(probs: npt.ArrayLike, labels: npt.ArrayLike, k: int) -> Ints:
     """Indices of the wrong predictions made with the highest confidence.
 
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
-        k: At most so many; fewer where there are fewer mistakes.
-
     Returns:
         Integers `[<= k]` into the images, the most confident first, ties by index.
-
-    Raises:
-        ValueError: `probs` are not probabilities, `labels` do not belong to them, or k is negative.
 
     Example:
         >>> top_mistakes([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], [1, 1, 0], k=2)
@@ -606,18 +495,11 @@ def _check_k(k: int) -> None:
 def log_probs(probs: npt.ArrayLike) -> Array:
     """Logarithm of probabilities, finite even where one has underflowed to zero.
 
-    A probability below the smallest normal number of the array's own precision (2.2e-308 in float64, 1.2e-38
-    in float32) is read as that number: a zero in a softmax's output means "too small to write", not
-    "impossible".
-
-    Args:
-        probs: Class probabilities `[N, C]`.
+    A probability below the smallest normal number of the array's own precision (2.2e-308 in float64, 1.2e-38 in
+    float32) is read as that number: a zero in a softmax's output means "too small to write", not "impossible".
 
     Returns:
         float64 `[N, C]`, at most 0 up to rounding, at least -709.
-
-    Raises:
-        ValueError: `probs` are not probabilities.
 
     Example:
         >>> log_probs([[1.0, 0.0]]).round(1).tolist()
@@ -631,18 +513,11 @@ def log_probs(probs: npt.ArrayLike) -> Array:
 def nll_each(probs: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
     """Negative log-likelihood of the true class of each image, in nats: what `nll` is the mean of.
 
-    `-log probs[i, labels[i]]`. With `mean_interval` it gives a model's NLL its interval; the difference
-    between two models' gives theirs.
-
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
+    `-log probs[i, labels[i]]`. With `mean_interval` it gives a model's NLL its interval; the difference between
+    two models' gives theirs.
 
     Returns:
         float64 `[N]`, each 0 (certain and right) or more.
-
-    Raises:
-        ValueError: `probs` are not probabilities, or `labels` do not belong to them.
 
     Example:
         >>> nll_each([[0.5, 0.5], [0.25, 0.75]], [0, 0]).round(4).tolist()  # log 2, log 4
@@ -656,18 +531,11 @@ def nll_each(probs: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
 def nll(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Mean negative log-likelihood of the true class, in nats.
 
-    `-(1/N) sum_i log probs[i, labels[i]]`, the cross-entropy loss without its softmax and the logarithmic
-    score of Good (1952), "Rational decisions". A probability of zero counts as in `log_probs`.
-
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
+    `-(1/N) sum_i log probs[i, labels[i]]`, the cross-entropy loss without its softmax and the logarithmic score of
+    Good (1952), "Rational decisions". A probability of zero counts as in `log_probs`.
 
     Returns:
         0 (certain and right) or more; log C for a model that knows nothing.
-
-    Raises:
-        ValueError: `probs` are not probabilities, or `labels` do not belong to them.
 
     Example:
         >>> round(nll([[0.5, 0.5], [0.25, 0.75]], [0, 0]), 4)  # (log 2 + log 4) / 2
@@ -682,16 +550,9 @@ def brier(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     `(1/N) sum_i sum_c (probs[i, c] - [labels[i] = c])²`. Source: Brier (1950), "Verification of forecasts
     expressed in terms of probability".
 
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
-
     Returns:
         0 (certain and right) to 2 (certain and wrong); with two classes, twice the score of the one-column
         form.
-
-    Raises:
-        ValueError: `probs` are not probabilities, or `labels` do not belong to them.
 
     Example:
         >>> brier([[0.5, 0.5], [0.25, 0.75]], [0, 0])  # (0.5 + 1.125) / 2
@@ -720,22 +581,13 @@ def reliability(
     """Confidence against accuracy in bins of equal width, or of equal numbers of images.
 
     An image's confidence is its largest probability. A good model is confident of most images, so that equal
-    widths crowd them into the last bin; adaptive bins part them. Sources: Guo et al. (2017), "On calibration
-    of modern neural networks", section 2; for adaptive bins Nguyen and O'Connor (2015), "Posterior calibration
-    and exploratory analysis for natural language processing models".
-
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
-        bins: Number of bins B over [0, 1], at least 1.
-        adaptive: Bins that hold as equal numbers of images as ties in confidence allow, lowest confidence
-            first, in place of bins of equal width.
+    widths crowd them into the last bin. `adaptive` bins hold as equal numbers of images as ties in confidence
+    allow, lowest confidence first. Sources: Guo et al. (2017), "On calibration of modern neural networks", section
+    2; for adaptive bins Nguyen and O'Connor (2015), "Posterior calibration and exploratory analysis for natural
+    language processing models".
 
     Returns:
         Mean confidence, accuracy and count of each bin.
-
-    Raises:
-        ValueError: `probs` are not probabilities, `labels` do not belong to them, or bins < 1.
 
     Example:
         >>> r = reliability([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], [0, 1, 0], bins=4)
@@ -768,24 +620,15 @@ def _bin_of(confidence: Array, bins: int, adaptive: bool) -> Ints:
 def ece(probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15, *, adaptive: bool = False) -> float:
     """Expected calibration error: how far confidence lies from accuracy, on average over the images.
 
-    `sum_b (count_b / N) |accuracy_b - confidence_b|` over the bins of `reliability`. It tends to grow
-    with the number of bins and is biased upward on few images, where chance alone parts accuracy from
-    confidence: compare at equal N and bins, and with `ece_if_calibrated`. It carries no interval: every
-    resample adds the same bias once more, so that a bootstrap's interval lies too high: it holds the truth in
-    about half of the cases at 300 images and a gap of 0.03, and never where the model is calibrated. Source:
-    Guo et al. (2017), equation 3; for adaptive bins see `reliability`.
-
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
-        bins: Number of bins, at least 1.
-        adaptive: Bins of equal numbers of images in place of equal width.
+    `sum_b (count_b / N) |accuracy_b - confidence_b|` over the bins of `reliability`. It tends to grow with the
+    number of bins and is biased upward on few images, where chance alone parts accuracy from confidence: compare
+    at equal N and bins, and with `ece_if_calibrated`. It carries no interval: every resample adds the same bias
+    once more, so that a bootstrap's interval lies too high: it holds the truth in about half of the cases at 300
+    images and a gap of 0.03, and never where the model is calibrated. Source: Guo et al. (2017), equation 3; for
+    adaptive bins see `reliability`.
 
     Returns:
         A fraction in [0, 1]; 0 where every bin's confidence equals its accuracy.
-
-    Raises:
-        ValueError: `probs` are not probabilities, `labels` do not belong to them, or bins < 1.
 
     Example:
         >>> round(ece([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], [0, 1, 0], bins=4), 4)  # (2 x 0.15 + 1 x 0.1) / 3
@@ -801,23 +644,14 @@ def ece_if_calibrated(
 ) -> float:
     """The ECE that a perfectly calibrated model with these confidences would show on so few images.
 
-    The mean ECE of labels drawn from the predictions themselves, which makes them calibrated by construction:
-    the part of `ece` that chance explains. Source: consistency resampling, Bröcker and Smith (2007),
-    "Increasing the reliability of reliability diagrams", here with the predictions held fixed.
-
-    Args:
-        probs: Class probabilities `[N, C]`.
-        bins: Number of bins, at least 1, as given to `ece`.
-        adaptive: As given to `ece`.
-        draws: Number of draws of all N labels, at least 1.
-        seed: Seed of the draws.
+    The mean ECE of labels drawn from the predictions themselves, which makes them calibrated by construction: the
+    part of `ece`, with the same bins, that chance explains. It is the mean over so many draws of all N labels.
+    Source: consistency resampling, Bröcker and Smith (2007), "Increasing the reliability of reliability diagrams",
+    here with the predictions held fixed.
 
     Returns:
         A fraction in [0, 1], of the order of `sqrt(bins / N)` times the spread of right and wrong; 0 for
         certain predictions.
-
-    Raises:
-        ValueError: `probs` are not probabilities, or bins or draws < 1.
 
     Example:
         >>> probs = [[0.9, 0.1]] * 100  # one bin: E|K - 90| / 100 with K of Binomial(100, 0.9) is 0.024
@@ -841,22 +675,14 @@ def ece_if_calibrated(
 def temperature(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """The one number T that makes `softmax(scores / T)` most likely, fitted on held-out images.
 
-    Minimises the mean negative log-likelihood by L-BFGS over 1/T, in which it is convex. T > 1 softens
-    overconfident predictions; no prediction changes its class. Fit it on validation images, never on the test
-    set. Source: Guo et al. (2017), section 4.2.
-
-    Args:
-        scores: Logits, or log-probabilities such as `log_probs` gives (the softmax cannot tell them apart),
-            `[N, C]`.
-        labels: True classes `[N]`, integers.
+    `scores` `[N, C]` are logits, or log-probabilities such as `log_probs` gives: the softmax cannot tell them
+    apart. Minimises the mean negative log-likelihood by L-BFGS over 1/T, in which it is convex. T > 1 softens
+    overconfident predictions; no prediction changes its class. Fit it on validation images, never on the test set.
+    Source: Guo et al. (2017), section 4.2.
 
     Returns:
         T, from 0.01 to 100. Scores worse than guessing give 100. Scores that make no error (none is above the
         true class's) have no optimum above 0, and nothing to learn T from: they give 1, which changes nothing.
-
-    Raises:
-        ValueError: `scores` are not a finite `[N, C]` table, or look like probabilities, or `labels` do not
-            belong to them.
 
     Example:
         >>> round(temperature([[8.0, 0.0]] * 3 + [[0.0, 8.0]], [0, 0, 0, 0]), 3)  # 8 / log 3: confidence 3/4
@@ -894,15 +720,8 @@ def temperature(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 def apply_temperature(probs: npt.ArrayLike, t: float) -> Array:
     """Probabilities sharpened (t < 1) or softened (t > 1) by a temperature: `softmax(log probs / t)`.
 
-    Args:
-        probs: Class probabilities `[N, C]`.
-        t: The temperature, above 0; 1 changes nothing.
-
     Returns:
         Probabilities `[N, C]`, float64, each row in the same order as before.
-
-    Raises:
-        ValueError: `probs` are not probabilities, or t is not a positive number.
 
     Example:
         >>> apply_temperature([[0.8, 0.2]], 0.5).round(4).tolist()  # 0.64 : 0.04
@@ -915,11 +734,6 @@ def apply_temperature(probs: npt.ArrayLike, t: float) -> Array:
 
 def calibrate(probs: npt.ArrayLike, val_probs: npt.ArrayLike, val_labels: npt.ArrayLike) -> tuple[float, Array]:
     """Fit one temperature on validation images and apply it to others.
-
-    Args:
-        probs: Class probabilities `[N, C]` of the images in question. A vote's are the averaged ones.
-        val_probs: The same model's or vote's on the validation images, `[V, C]`.
-        val_labels: The validation images' true classes `[V]`, integers.
 
     Returns:
         The temperature, and the probabilities at it, `[N, C]`; see `temperature` and `apply_temperature`.
@@ -951,20 +765,13 @@ class RiskCoverage(NamedTuple):
 def risk_coverage(probs: npt.ArrayLike, labels: npt.ArrayLike) -> RiskCoverage:
     """Error rate among the images that a model is most confident of, for every share of them.
 
-    Images of equal confidence enter together, so that their order does not matter. The area is
-    `sum_k (coverage_k - coverage_(k-1)) risk_k`: the mean, over the images, of the risk once each has entered.
-    Source: Geifman and El-Yaniv (2017), "Selective classification for deep neural networks"; the area:
-    Geifman, Uziel and El-Yaniv (2019), "Bias-reduced uncertainty estimation for deep neural classifiers".
-
-    Args:
-        probs: Class probabilities `[N, C]`.
-        labels: True classes `[N]`, integers.
+    Images of equal confidence enter together, so that their order does not matter. The area is `sum_k (coverage_k
+    - coverage_(k-1)) risk_k`: the mean, over the images, of the risk once each has entered. Source: Geifman and
+    El-Yaniv (2017), "Selective classification for deep neural networks"; the area: Geifman, Uziel and El-Yaniv
+    (2019), "Bias-reduced uncertainty estimation for deep neural classifiers".
 
     Returns:
         The curve and the area under it, fractions in [0, 1].
-
-    Raises:
-        ValueError: `probs` are not probabilities, or `labels` do not belong to them.
 
     Example:
         >>> curve = risk_coverage([[0.9, 0.1], [0.2, 0.8], [0.8, 0.2], [0.4, 0.6]], [0, 1, 0, 0])
@@ -982,83 +789,20 @@ def risk_coverage(probs: npt.ArrayLike, labels: npt.ArrayLike) -> RiskCoverage:
 # ----------------------------------------------------------------------------------------------- paired tests
 
 
-def paired_bootstrap(
-    statistic: Callable[[Array, Ints], float],
-    labels: npt.ArrayLike,
-    probs_a: npt.ArrayLike,
-    probs_b: npt.ArrayLike,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Estimate:
-    """The difference `statistic(a) - statistic(b)` on the same images, with a bootstrap interval.
-
-    Each resample draws N images with replacement and takes them from both models, so that what is hard for
-    both cancels; the interval runs between the percentiles of the resampled differences. Where the statistic
-    is a mean over images, as the NLL is, `mean_interval` of the difference per image is the same and faster;
-    accuracies are better compared by `paired_difference`, which keeps a width where the models never differ.
-    Source: Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 13.
-
-    Args:
-        statistic: A `statistic(probs, labels) -> float` without much bias, such as `accuracy`, `nll`, `brier`
-            or a class's precision; not `ece`, whose bootstrap does not cover.
-        labels: True classes `[N]`, integers.
-        probs_a: The first model's class probabilities `[N, C]`.
-        probs_b: The second model's, for the same images in the same order.
-        resamples: Number of resamples, at least 1.
-        seed: Seed of the draws.
-        confidence: Coverage aimed at, between 0 and 1.
-
-    Returns:
-        `(value, low, high)`, the first's less the second's, in the statistic's unit.
-
-    Raises:
-        ValueError: Either is not a table of probabilities, the shapes differ, `labels` do not belong to them,
-            or an option is outside its range.
-
-    Example:
-        >>> a = [[0.9, 0.1]] * 80 + [[0.1, 0.9]] * 20
-        >>> b = [[0.9, 0.1]] * 70 + [[0.1, 0.9]] * 30
-        >>> d = paired_bootstrap(accuracy, [0] * 100, a, b, resamples=500)
-        >>> round(d.value, 3), bool(0 < d.low < 0.1 < d.high < 0.2)
-        (0.1, True)
-    """
-    a, b, labels = _checked_rivals(probs_a, probs_b, labels)
-    _check_resampling(resamples, confidence)
-    rng = np.random.default_rng(seed)
-    differences = np.empty(resamples)
-    for i in progress.bar(range(resamples), what="bootstrap", unit="resample"):
-        drawn = rng.integers(len(labels), size=len(labels))
-        truth = labels[drawn]
-        differences[i] = statistic(a.take(drawn, axis=0), truth) - statistic(b.take(drawn, axis=0), truth)
-    low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(statistic(a, labels) - statistic(b, labels)), float(low), float(high))
-
-
 def paired_difference(right_a: npt.ArrayLike, right_b: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
     """Difference in accuracy between two models on the same images, with Tango's score interval.
 
-    With b and c the images that only the first and only the second gets right, the interval holds every
-    difference D that the score test does not reject: `|b - c - N D| <= z sqrt(N (2 q + D (1 - D)))`, where q,
-    the chance that only the second is right, is the most likely one given D: the larger root of
-    `2 N q² + (D (2 N - b + c) - b - c) q - c D (1 - D) = 0`. At D = 0 the test is McNemar's without continuity
-    correction, so the interval excludes 0 exactly where `|b - c| > z sqrt(b + c)`. The exact test of
-    `mcnemar_marks` is the more cautious where few images differ (5 to 0: p = 0.0625, yet the interval excludes
-    0). Where none differ the interval runs to `± z² / (N + z²)`: few images prove no equality. Source: Tango
-    (1998), "Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design".
-
-    Args:
-        right_a: Whether the first model predicts each image right, booleans `[N]`.
-        right_b: The second's, for the same images in the same order.
-        confidence: Coverage aimed at, between 0 and 1.
+    With b and c the images that only the first and only the second gets right, the interval holds every difference
+    D that the score test does not reject: `|b - c - N D| <= z sqrt(N (2 q + D (1 - D)))`, where q, the chance that
+    only the second is right, is the most likely one given D: the larger root of `2 N q² + (D (2 N - b + c) - b -
+    c) q - c D (1 - D) = 0`. At D = 0 the test is McNemar's without continuity correction, so the interval excludes
+    0 exactly where `|b - c| > z sqrt(b + c)`. The exact test of `mcnemar_marks` is the more cautious where few
+    images differ (5 to 0: p = 0.0625, yet the interval excludes 0). Where none differ the interval runs to `± z² /
+    (N + z²)`: few images prove no equality. Source: Tango (1998), "Equivalence test and confidence interval for
+    the difference in proportions for the paired-sample design".
 
     Returns:
         `(value, low, high)`: accuracy of the first less that of the second, fractions in [-1, 1].
-
-    Raises:
-        ValueError: Either are not booleans `[N]`, their lengths differ, or confidence is outside its range.
 
     Example:
         >>> alike = np.arange(20) < 16
@@ -1103,50 +847,16 @@ class McNemar(NamedTuple):
     """Two-sided exact p-value of "each is as likely to be the one that is right"."""
 
 
-def mcnemar(probs_a: npt.ArrayLike, probs_b: npt.ArrayLike, labels: npt.ArrayLike) -> McNemar:
-    """Exact test of whether two models have the same accuracy on the same images.
-
-    Where exactly one is right, under the null hypothesis each is so with probability 1/2: b is
-    Binomial(b + c, 1/2). p is 1 where they never differ. Source: McNemar (1947), "Note on the sampling error
-    of the difference between correlated proportions or percentages".
-
-    Args:
-        probs_a: The first model's class probabilities `[N, C]`.
-        probs_b: The second model's, for the same images in the same order.
-        labels: True classes `[N]`, integers.
-
-    Returns:
-        `(b, c, p)`; `(b - c) / N` is the difference in accuracy.
-
-    Raises:
-        ValueError: Either is not a table of probabilities, the shapes differ, or `labels` do not belong to
-            them.
-
-    Example:
-        >>> a = [[0.9, 0.1]] * 10
-        >>> b = [[0.9, 0.1]] * 4 + [[0.1, 0.9]] * 6
-        >>> mcnemar(a, b, [0] * 10)  # p = 2 / 2**6
-        McNemar(b=6, c=0, p=0.03125)
-    """
-    first, second, labels = _checked_rivals(probs_a, probs_b, labels)
-    return mcnemar_marks(first.argmax(axis=1) == labels, second.argmax(axis=1) == labels)
-
-
 def mcnemar_marks(marks_a: npt.ArrayLike, marks_b: npt.ArrayLike) -> McNemar:
     """Exact test of whether two marks are equally frequent on the same images.
 
-    `mcnemar` for anything that holds or does not hold of an image: predicted right, recognised after a shift,
-    the maximum of its map inside the object.
-
-    Args:
-        marks_a: Whether the first mark holds of each image, booleans `[N]`.
-        marks_b: Whether the second does, for the same images in the same order.
+    A mark is anything that holds or does not hold of an image: predicted right, recognised after a shift, the
+    maximum of its map inside the object. Where exactly one holds, under the null hypothesis each is so with
+    probability 1/2: b is Binomial(b + c, 1/2). p is 1 where they never differ. Source: McNemar (1947), "Note on
+    the sampling error of the difference between correlated proportions or percentages".
 
     Returns:
         `(b, c, p)`: images of which only the first holds, only the second, and the two-sided p-value.
-
-    Raises:
-        ValueError: Either are not booleans `[N]`, or their lengths differ.
 
     Example:
         >>> mcnemar_marks(np.arange(10) < 10, np.arange(10) < 4)  # p = 2 / 2**6
@@ -1177,23 +887,13 @@ class Agreement(NamedTuple):
 def agreement(probs_a: npt.ArrayLike, probs_b: npt.ArrayLike, labels: npt.ArrayLike) -> Agreement:
     """How alike two models' errors are, which decides what an ensemble of them can gain.
 
-    With N11, N10, N01, N00 the images both, only a, only b and neither get right:
-    `Q = (N11 N00 - N01 N10) / (N11 N00 + N01 N10)` and `disagreement = (N10 + N01) / N`. Source: Kuncheva and
-    Whitaker (2003), "Measures of diversity in classifier ensembles and their relationship with the ensemble
-    accuracy"; the double fault: Giacinto and Roli (2001), "Design of effective neural network ensembles for
-    image classification purposes".
-
-    Args:
-        probs_a: The first model's class probabilities `[N, C]`.
-        probs_b: The second model's, for the same images in the same order.
-        labels: True classes `[N]`, integers.
+    With N11, N10, N01, N00 the images both, only a, only b and neither get right: `Q = (N11 N00 - N01 N10) / (N11
+    N00 + N01 N10)` and `disagreement = (N10 + N01) / N`. Source: Kuncheva and Whitaker (2003), "Measures of
+    diversity in classifier ensembles and their relationship with the ensemble accuracy"; the double fault:
+    Giacinto and Roli (2001), "Design of effective neural network ensembles for image classification purposes".
 
     Returns:
         The four counts, which add up to N, and the four measures.
-
-    Raises:
-        ValueError: Either is not a table of probabilities, the shapes differ, or `labels` do not belong to
-            them.
 
     Example:
         >>> a = [[0.9, 0.1]] * 3 + [[0.1, 0.9]] * 2
@@ -1233,19 +933,13 @@ def _checked_rivals(
 def holm(p_values: npt.ArrayLike) -> Array:
     """P-values adjusted for being several, by Holm's step-down method.
 
-    The i-th smallest of m (i from 1) is multiplied by `m - i + 1`, then raised to the largest before it and
-    capped at 1. Rejecting where the result is at most alpha keeps the chance of any false rejection at alpha,
-    whatever the dependence between the tests. Source: Holm (1979), "A simple sequentially rejective multiple
-    test procedure".
-
-    Args:
-        p_values: `[m]`, each in [0, 1].
+    The i-th smallest of m (i from 1) is multiplied by `m - i + 1`, then raised to the largest before it and capped
+    at 1. Rejecting where the result is at most alpha keeps the chance of any false rejection at alpha, whatever
+    the dependence between the tests. Source: Holm (1979), "A simple sequentially rejective multiple test
+    procedure".
 
     Returns:
         Adjusted p-values `[m]` in [0, 1], in the order given; none is smaller than before.
-
-    Raises:
-        ValueError: `p_values` is not one-dimensional or holds something outside [0, 1].
 
     Example:
         >>> holm([0.01, 0.04, 0.03]).round(4).tolist()
@@ -1263,16 +957,12 @@ def holm(p_values: npt.ArrayLike) -> Array:
 def compare(models: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike) -> pd.DataFrame:
     """Every pair of models on the same images: differences, their intervals, and what chance makes of them.
 
-    The difference in accuracy has the interval of `paired_difference`, whose test of 0 is McNemar's score test.
-    p is of the exact McNemar test, p_holm corrected by Holm over all the pairs. The three are of rising
-    caution: where few images differ, or there are many pairs, an interval may just exclude 0 and p_holm still
-    be above 0.05. Of the NLL, a mean over images, the difference has the bootstrap interval of
-    `mean_interval`. All of it speaks of these trained models on images like these; it does not say that
-    another seed's would differ likewise, so not of the methods.
-
-    Args:
-        models: Class probabilities `[N, C]` by the model's name, of the same images in the same order.
-        labels: True classes `[N]`, integers.
+    `models` are class probabilities `[N, C]` by the model's name. The difference in accuracy has the interval of
+    `paired_difference`, whose test of 0 is McNemar's score test. p is of the exact McNemar test, p_holm corrected
+    by Holm over all the pairs. The three are of rising caution: where few images differ, or there are many pairs,
+    an interval may just exclude 0 and p_holm still be above 0.05. Of the NLL, a mean over images, the difference
+    has the bootstrap interval of `mean_interval`. All of it speaks of these trained models on images like these;
+    it does not say that another seed's would differ likewise, so not of the methods.
 
     Returns:
         One row per pair, none for fewer than two models. Columns: model and over, the pair's later and
@@ -1280,9 +970,6 @@ def compare(models: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike) -> pd.Da
         its 95 % interval low and high; only_model and only_over, images that only the one gets right, and
         images, the former less the latter; p, two-sided, and p_holm; nll_difference, the NLL of `model` less
         that of `over` in nats (below 0 where `model` is better), with its 95 % interval nll_low and nll_high.
-
-    Raises:
-        ValueError: A model's are not probabilities, the shapes differ, or `labels` do not belong to them.
 
     Example:
         >>> good, poor = ([[0.9, 0.1]] * k + [[0.1, 0.9]] * (100 - k) for k in (90, 80))
@@ -1353,21 +1040,14 @@ class Effects(NamedTuple):
 def factorial(right: Mapping[tuple[bool, bool], npt.ArrayLike]) -> Effects:
     """Main effects and interaction of two changes, from the four models trained with and without each.
 
-    With r(first, second) whether an image is predicted right by the model so trained, each effect is the mean
-    over the images of: for first `(r(1,0) - r(0,0) + r(1,1) - r(0,1)) / 2`, for second likewise, for the
-    interaction `r(1,1) - r(0,1) - r(1,0) + r(0,0)`; the intervals are those of `mean_interval`. They cover the
-    choice of test images, not of training seeds: one model stands for each arm. Source: Box, Hunter and Hunter
-    (2005), "Statistics for experimenters", chapter 5.
-
-    Args:
-        right: By (with the first change, with the second): which images are predicted right, booleans `[N]`,
-            of the same images in the same order.
+    With r(first, second) whether an image is predicted right by the model so trained, each effect is the mean over
+    the images of: for first `(r(1,0) - r(0,0) + r(1,1) - r(0,1)) / 2`, for second likewise, for the interaction
+    `r(1,1) - r(0,1) - r(1,0) + r(0,0)`; the intervals are those of `mean_interval`. They cover the choice of test
+    images, not of training seeds: one model stands for each arm. Source: Box, Hunter and Hunter (2005),
+    "Statistics for experimenters", chapter 5.
 
     Returns:
         The two main effects and the interaction.
-
-    Raises:
-        ValueError: An arm is missing or unknown, is not booleans `[N]`, or the arms differ in length.
 
     Example:
         >>> arms = {(False, False): 60, (True, False): 70, (False, True): 80, (True, True): 84}
@@ -1411,27 +1091,20 @@ class SeedSpread(NamedTuple):
 def seed_spread(accuracies: Sequence[float], n_images: int) -> SeedSpread:
     """Mean and standard deviation of a recipe's accuracy over training seeds, beside the test set's uncertainty.
 
-    `test_sd = sqrt(p (1 - p) / n)` at the mean accuracy p. seed_sd is not the spread of the true accuracies
-    alone: on a finite test set it holds the sampling noise of the images on which the seeds disagree, so that
-    a larger test set shows a smaller one (Jordan 2023, arXiv 2304.01910, "Calibrated chaos: variance between
-    runs of neural network training is harmless and inevitable"). The images that all seeds get right, or all
-    wrong, add to test_sd but not to seed_sd. The two thus overlap without one covering the other: they are
-    neither to be added nor to stand in for one another (Bouthillier et al. 2021, "Accounting for variance in
-    machine learning benchmarks").
+    `accuracies` are test accuracies `[S]`, one a seed. `test_sd = sqrt(p (1 - p) / n)` at their mean p, with n the
+    number of test images. seed_sd is not the spread of the true accuracies alone: on a finite test set it holds
+    the sampling noise of the images on which the seeds disagree, so that a larger test set shows a smaller one
+    (Jordan 2023, arXiv 2304.01910, "Calibrated chaos: variance between runs of neural network training is harmless
+    and inevitable"). The images that all seeds get right, or all wrong, add to test_sd but not to seed_sd. The two
+    thus overlap without one covering the other: they are neither to be added nor to stand in for one another
+    (Bouthillier et al. 2021, "Accounting for variance in machine learning benchmarks").
 
     The interval of seed_sd over S seeds is `seed_sd sqrt((S - 1) / chi²)` at the 97.5 % and 2.5 % quantiles of
     chi² with S - 1 degrees of freedom, exact for normally distributed accuracies: with three seeds, from about
     half of seed_sd to six times as much (Snedecor and Cochran 1989, "Statistical methods").
 
-    Args:
-        accuracies: Test accuracy of each seed `[S]`, fractions in [0, 1], S >= 1.
-        n_images: Number of test images, at least 1.
-
     Returns:
         The mean, both standard deviations, the number of seeds and the interval of the one between seeds.
-
-    Raises:
-        ValueError: There is no accuracy, one is outside [0, 1], or n_images < 1.
 
     Example:
         >>> spread = seed_spread([0.94, 0.95, 0.96], n_images=10_000)
@@ -1470,17 +1143,9 @@ def by_attribute(right: npt.ArrayLike, values: npt.ArrayLike, groups: int = 3) -
     The groups are as equal in size as ties allow: images of equal value stay together, in the group that the
     middle of their ranks belongs to, and a group that is left empty has no row.
 
-    Args:
-        right: Whether each image is predicted right, booleans `[N]`.
-        values: A number per image `[N]`, such as the object's share of the image.
-        groups: At most so many groups, at least 1.
-
     Returns:
         One row per group, of rising value. Columns value_low and value_high, the smallest and largest value in
         the group; images; accuracy, a fraction, with its 95 % Wilson interval low and high.
-
-    Raises:
-        ValueError: `right` are not booleans `[N]`, `values` not as many finite numbers, or groups < 1.
 
     Example:
         >>> right = np.arange(12) >= 3
@@ -1519,20 +1184,12 @@ def by_attribute(right: npt.ArrayLike, values: npt.ArrayLike, groups: int = 3) -
 def soft_vote(members: Sequence[npt.ArrayLike], weights: Sequence[float] | None = None) -> Array:
     """The members' average probabilities.
 
-    `sum_m w_m probs_m` with the weights scaled to sum to one. The documents' ensemble has two members of
-    weight 0.5 (level 4, section 4). Its NLL is never above the members' average NLL, by the concavity of the
-    logarithm.
-
-    Args:
-        members: M arrays of class probabilities `[N, C]`, of the same images in the same order.
-        weights: M weights, none negative and not all 0; equal if None.
+    `sum_m w_m probs_m` with the weights scaled to sum to one, equal if None; none is negative, and not all are 0.
+    The documents' ensemble has two members of weight 0.5 (level 4, section 4). Its NLL is never above the members'
+    average NLL, by the concavity of the logarithm.
 
     Returns:
         Probabilities `[N, C]`, float64.
-
-    Raises:
-        ValueError: There is no member, one is not a table of probabilities, shapes differ, or weights are
-            unfit.
 
     Example:
         >>> soft_vote([[[0.9, 0.1]], [[0.4, 0.6]]]).round(4).tolist()
@@ -1555,17 +1212,11 @@ def hard_vote(members: Sequence[npt.ArrayLike]) -> Ints:
     """The class most members predict.
 
     Each member has one vote for its most probable class. A tie goes to the class, among those tied, with the
-    largest summed probability, and then to the lowest index. Two members that differ always tie, so that
-    their vote is decided by probability between the two classes they name.
-
-    Args:
-        members: M arrays of class probabilities `[N, C]`, of the same images in the same order.
+    largest summed probability, and then to the lowest index. Two members that differ always tie, so that their
+    vote is decided by probability between the two classes they name.
 
     Returns:
         Predicted classes `[N]`, integers (not probabilities: a vote has no confidence).
-
-    Raises:
-        ValueError: There is no member, one is not a table of probabilities, or shapes differ.
 
     Example:
         >>> hard_vote([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]])  # the average would say 0
@@ -1582,21 +1233,13 @@ def hard_vote(members: Sequence[npt.ArrayLike]) -> Ints:
 def vote_weights(members: Sequence[npt.ArrayLike], labels: npt.ArrayLike) -> Array:
     """The weights of a soft vote that minimise its NLL, to be fitted on validation images, never on the test set.
 
-    Minimises `-(1/N) sum_i log sum_m w_m probs_m[i, labels[i]]` over weights that are not negative and sum to
-    one, by L-BFGS from equal weights. The loss is convex in them, so there is no other minimum to fall
-    into. Members that are alike leave their weights undecided and near equal. Source: linear opinion pools
-    under the logarithmic score, Hall and Mitchell (2007), "Combining density forecasts".
-
-    Args:
-        members: M arrays of class probabilities `[N, C]`, of the same images in the same order.
-        labels: True classes `[N]`, integers.
+    Minimises `-(1/N) sum_i log sum_m w_m probs_m[i, labels[i]]` over weights that are not negative and sum to one,
+    by L-BFGS from equal weights. The loss is convex in them, so there is no other minimum to fall into. Members
+    that are alike leave their weights undecided and near equal. Source: linear opinion pools under the logarithmic
+    score, Hall and Mitchell (2007), "Combining density forecasts".
 
     Returns:
         Weights `[M]`, each in [0, 1], that sum to one.
-
-    Raises:
-        ValueError: There is no member, one is not a table of probabilities, shapes differ, or `labels` do not
-            belong to them.
 
     Example:
         >>> a, b = [[0.9, 0.1]] * 3 + [[0.1, 0.9]], [[0.1, 0.9]] * 3 + [[0.9, 0.1]]

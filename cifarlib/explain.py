@@ -1,12 +1,20 @@
 """Where a model looks: class activation maps, and what can be measured about them.
 
-`grad_cam` gives one map an image; the measures are pure functions of maps `[N, h, w]` (non-negative, finite,
-more than one pixel each) and of the objects' masks `[N, s, s]`. A map shows where evidence for a class lies;
-it does not show that the model would be wrong without it: `road` removes pixels and asks the model. An
-all-zero map means that no location speaks for the class: measures of it are NaN, and it points nowhere.
-`gates` and `gated_energy` look at what a squeeze-excite block does to the last feature maps.
+`grad_cam` gives one map an image; the measures are pure functions of maps. A map shows where evidence for a class
+lies; it does not show that the model would be wrong without it: `road` removes pixels and asks the model. An
+all-zero map means that no location speaks for the class: measures of it are NaN, and it points nowhere. `gates`
+and `gated_energy` look at what a squeeze-excite block does to the last feature maps. The same name means the same:
 
-Whatever takes a model leaves it as it was found, also after an error.
+    model        a `models.Classifier`, or any module with a submodule `cam_layer` of output [B, C, h, w] that each
+                 forward pass runs once; for `gates` one with a single squeeze-excite block
+    images       prepared ones [N, 3, H, W]: normalised floats, as the model takes them, on its device
+    maps         [N, h, w], non-negative, finite, more than one pixel each
+    masks        the objects, bool [N, s, s], s no smaller than h and w
+    targets      the class that each map explains, N integers; None takes the predicted classes
+    batch_size   images at a time: decides memory, and no result
+
+What is not as described is refused with a ValueError that says what and where. Whatever takes a model leaves it as
+it was found, also after an error: modes, `grad`, `requires_grad`, hooks, weights, buffers and random state.
 """
 
 from __future__ import annotations
@@ -46,29 +54,15 @@ def grad_cam(
 ) -> npt.NDArray[np.float32]:
     """Compute one class activation map an image, at the resolution of the model's last spatial layer.
 
-    With A_k channel k of that layer's output and y the logit of the class, Grad-CAM (Selvaraju et al. 2017,
-    arXiv 1610.02391) is `relu(sum_k mean_ij(dy/dA_k) A_k)`, and LayerCAM (Jiang et al. 2021, IEEE TIP 30)
-    `relu(sum_k relu(dy/dA_k) A_k)`, which leaves out what speaks against the class. Each map is then divided
-    by its maximum.
+    With A_k channel k of that layer's output and y the logit of the class, Grad-CAM (Selvaraju et al. 2017, arXiv
+    1610.02391) is `relu(sum_k mean_ij(dy/dA_k) A_k)`. Each map is then divided by its maximum.
 
-    The graph is cut at that layer: what lies before it runs as inference, and backward starts at the logit
-    and ends there, so that it never enters the trunk and no parameter gets a gradient. Evaluation mode is
-    used throughout. The model is left as it was found, also after an error: modes, `grad`, `requires_grad`,
-    hooks, weights and buffers; no random number is drawn.
-
-    Args:
-        model: A `models.Classifier`, or any module whose `cam_layer` attribute is a submodule with output
-            `[B, C, h, w]` that each forward pass runs once.
-        images: Prepared images `[N, 3, H, W]`: normalised floats, as the model takes them, on its device.
-        targets: The class to explain for each image, N integers; None explains the predicted classes.
-        batch_size: Images at a time; decides memory, not the maps.
+    The graph is cut at that layer: what lies before it runs as inference, and backward starts at the logit and
+    ends there, so that it never enters the trunk and no parameter gets a gradient. Evaluation mode is used
+    throughout, and no random number is drawn.
 
     Returns:
         Maps `[N, h, w]` in [0, 1], each with maximum 1 or, where nothing speaks for the class, all zero.
-
-    Raises:
-        ValueError: the map has one pixel at this image size, an image or the model's output is not finite, a
-            target is not one of the model's classes, or an argument is not as described.
     """
     layer = getattr(model, "cam_layer", None)
     if not isinstance(layer, nn.Module):
@@ -202,15 +196,8 @@ def upsample(maps: npt.ArrayLike, size: int) -> npt.NDArray[np.float32]:
 
     The centres of cells keep their place (`align_corners=False`), as where `data.prepare` resizes images.
 
-    Args:
-        maps: Maps `[N, h, w]`.
-        size: The new side in pixels, no smaller than h and w.
-
     Returns:
         Maps `[N, size, size]`.
-
-    Raises:
-        ValueError: `maps` are no maps, or `size` is smaller than they are.
 
     Example:
         >>> upsample([[[0, 1], [0, 1]]], 4)[0, 0].tolist()
@@ -230,17 +217,11 @@ def compactness(maps: npt.ArrayLike) -> Array:
     """Smallest share of a map's pixels that holds half of its mass; less is more compact.
 
     `min |S| / (h w)` over the sets of pixels S with `sum_S map >= 1/2 sum map`: the size of the 50 % highest
-    density region (Hyndman 1996, The American Statistician 50(2)). It moves in steps of `1 / (h w)`, so
-    compare maps of one resolution only.
-
-    Args:
-        maps: Maps `[N, h, w]`.
+    density region (Hyndman 1996, The American Statistician 50(2)). It moves in steps of `1 / (h w)`, so compare
+    maps of one resolution only.
 
     Returns:
         `[N]`, from `1 / (h w)` for a single point to about 1/2 for a uniform map; NaN for an all-zero map.
-
-    Raises:
-        ValueError: `maps` are no maps.
 
     Example:
         >>> compactness([[[3, 1], [1, 0]], [[1, 1], [1, 1]]]).tolist()
@@ -256,17 +237,11 @@ def compactness(maps: npt.ArrayLike) -> Array:
 def entropy(maps: npt.ArrayLike) -> Array:
     """Entropy of a map's mass over its pixels, as a share of the largest possible.
 
-    `-sum p log p / log(h w)` with `p = map / sum map`: the complexity of Bhatt et al. (2020, arXiv
-    2005.00631), normalised.
-
-    Args:
-        maps: Maps `[N, h, w]`.
+    `-sum p log p / log(h w)` with `p = map / sum map`: the complexity of Bhatt et al. (2020, arXiv 2005.00631),
+    normalised.
 
     Returns:
         `[N]`, from 0 for a single point to 1 for a uniform map; NaN for an all-zero map.
-
-    Raises:
-        ValueError: `maps` are no maps.
 
     Example:
         >>> entropy([[[1, 1], [0, 0]]]).tolist()
@@ -279,18 +254,11 @@ def entropy(maps: npt.ArrayLike) -> Array:
 def pointing_game(maps: npt.ArrayLike, masks: npt.ArrayLike | Tensor) -> npt.NDArray[np.bool_]:
     """Say of each map whether its maximum lies inside the object (Zhang et al. 2016, arXiv 1608.00507).
 
-    The maximum of a bilinearly resized map lies at the centre of its largest cell: the mask is read there,
-    without the paper's tolerance of 15 pixels. Where several cells tie, the first in reading order counts.
-
-    Args:
-        maps: Maps `[N, h, w]`.
-        masks: The objects `[N, s, s]`, bool.
+    The maximum of a bilinearly resized map lies at the centre of its largest cell: the mask is read there, without
+    the paper's tolerance of 15 pixels. Where several cells tie, the first in reading order counts.
 
     Returns:
         bool `[N]`; False for an all-zero map. `object_share` is the rate of blind guesses.
-
-    Raises:
-        ValueError: `maps` are no maps, or `masks` no masks of the same images.
 
     Example:
         >>> pointing_game([[[0, 1], [0, 0]]], [[[False, True], [False, False]]]).tolist()
@@ -309,18 +277,11 @@ def pointing_game(maps: npt.ArrayLike, masks: npt.ArrayLike | Tensor) -> npt.NDA
 def energy_inside(maps: npt.ArrayLike, masks: npt.ArrayLike | Tensor) -> Array:
     """Share of a map's mass that lies inside the object: the energy-based pointing game.
 
-    `sum_(pixels of the object) map / sum map`, the map resized to the mask (Wang et al. 2020, Score-CAM,
-    arXiv 1910.01279).
-
-    Args:
-        maps: Maps `[N, h, w]`.
-        masks: The objects `[N, s, s]`, bool, with s no smaller than h and w.
+    `sum_(pixels of the object) map / sum map`, the map resized to the mask (Wang et al. 2020, Score-CAM, arXiv
+    1910.01279).
 
     Returns:
         `[N]` in [0, 1]; NaN for an all-zero map. `object_share` is what a uniform map gets.
-
-    Raises:
-        ValueError: `maps` are no maps, or `masks` no masks of the same images.
 
     Example:
         >>> energy_inside([[[3, 1], [0, 0]]], [[[True, False], [True, False]]]).tolist()
@@ -335,17 +296,11 @@ def energy_inside(maps: npt.ArrayLike, masks: npt.ArrayLike | Tensor) -> Array:
 def object_share(masks: npt.ArrayLike | Tensor) -> Array:
     """Share of the image that the object covers: the chance level of both pointing games.
 
-    A pixel drawn at random hits the object with this probability, and a uniform map has this share of its
-    mass inside.
-
-    Args:
-        masks: The objects `[N, s, s]`, bool.
+    A pixel drawn at random hits the object with this probability, and a uniform map has this share of its mass
+    inside.
 
     Returns:
         `[N]` in [0, 1].
-
-    Raises:
-        ValueError: `masks` are no masks.
 
     Example:
         >>> object_share([[[True, False], [False, False]]]).tolist()
@@ -361,12 +316,6 @@ def measure(
     labels: npt.ArrayLike | Tensor | None = None,
 ) -> dict[str, npt.NDArray[Any] | int]:
     """Compute the Grad-CAM maps of the predicted classes and everything measured about them.
-
-    Args:
-        model: As `grad_cam` takes it.
-        images: Prepared images `[N, 3, H, W]`.
-        masks: The objects' masks, bool `[N, s, s]`, where they are known.
-        labels: The true classes `[N]`.
 
     Returns:
         `maps` `[N, h, w]`, `map_size` (cells a side), `compactness` and `entropy` `[N]`. With masks also
@@ -411,38 +360,24 @@ def road(
 ) -> Array:
     """Remove pixels and ask the model: the score ROAD, remove and debias (Rong et al. 2022, arXiv 2202.00449).
 
-    For each percentile q all but q % of an image's pixels are removed, once the least relevant and once the
-    most relevant first. A removed pixel becomes the weighted mean of its neighbours, by a system of linear
-    equations, plus a little noise, so that the shape of the hole tells the model next to nothing. With P the
-    probability of the class, the score is
+    For each percentile q all but q % of an image's pixels are removed, once the least relevant and once the most
+    relevant first. A removed pixel becomes the weighted mean of its neighbours, by a system of linear equations,
+    plus a little noise, so that the shape of the hole tells the model next to nothing. With P the probability of
+    the class, the score is
 
         mean over q of (P without the least relevant - P without the most relevant) / 2,
 
-    which is how the grad-cam package joins the paper's two curves. Only the order of a map's pixels counts.
-    Pixels of equal relevance are ordered at random: whole plateaus, a map's zeros say, would otherwise go at
-    once, and a different number of pixels in each of the two orders.
+    which is how the grad-cam package joins the paper's two curves. Only the order of a map's pixels counts. Pixels
+    of equal relevance are ordered at random: whole plateaus, a map's zeros say, would otherwise go at once, and a
+    different number of pixels in each of the two orders.
 
-    An image at a time is imputed on the CPU, in single precision, which takes most of the time and grows
-    faster than the number of pixels: score a sample. Evaluation mode is used throughout. The model and the
-    caller's random state are left as they were found.
-
-    Args:
-        model: Any module that maps `images` to logits `[B, C]`.
-        images: Prepared images `[N, 3, s, s]`, as `grad_cam` takes them.
-        maps: Maps `[N, h, w]` of these images, h and w at most s; they are resized to the images.
-        targets: The class that each map explains, N integers; None takes the predicted classes.
-        percentiles: Percentages of pixels kept, each above 0 and below 100.
-        seed: Decides the noise and the order of equal pixels. Equal seeds give equal scores, and two models or
-            two kinds of map scored with one seed get the same noise.
+    An image at a time is imputed on the CPU, in single precision, which takes most of the time and grows faster
+    than the number of pixels: score a sample. `percentiles` are percentages of pixels kept. `seed` decides the
+    noise and the order of equal pixels: two models, or two kinds of map, scored with one seed get the same noise.
 
     Returns:
         `[N]` in [-1/2, 1/2]. Above 0 the map's pixels matter more to the class than the others; a map without
         a meaning scores about 0, and an inverted map minus what the map does. NaN for an all-zero map.
-
-    Raises:
-        ValueError: `maps` are no maps of these images, a percentile is out of range, an image or the model's
-            output is not finite, a target is not one of the model's classes, or an argument is not as
-            described.
 
     Example:
         A model whose first logit is how red the left half of the image is:
@@ -501,9 +436,8 @@ def road(
 def _removed(image: Tensor, ranks: Tensor, percentiles: Sequence[float]) -> list[Tensor]:
     """The image without its least relevant pixels, at each percentile, then without its most relevant ones.
 
-    The ranks differ from pixel to pixel. The package keeps what lies below a percentile: of a map with many
-    zeros it would keep nothing, nothing would be left to fill the image in from, and the equations would be
-    singular.
+    The ranks differ from pixel to pixel. The package keeps what lies below a percentile: of a map with many zeros
+    it would keep nothing, nothing would be left to fill the image in from, and the equations would be singular.
     """
     imputer = NoisyLinearImputer()
     with warnings.catch_warnings():
@@ -519,21 +453,12 @@ def _removed(image: Tensor, ranks: Tensor, percentiles: Sequence[float]) -> list
 def gates(model: nn.Module, images: Tensor, *, batch_size: int = 64) -> npt.NDArray[np.float32]:
     """Read the channel gates of the model's squeeze-excite block, in evaluation mode.
 
-    The block (Hu et al. 2018, arXiv 1709.01507) multiplies each of the last feature maps by its gate: 1 leaves
-    a channel as it is, 0 silences it. A gate is one number for the whole map: it says which channels count in
-    an image, never where.
-
-    Args:
-        model: A model with one submodule that has a method `gates` from feature maps `[B, K, h, w]` to gates
-            `[B, K]`, as `models.SqueezeExcite`.
-        images: Prepared images `[N, 3, H, W]`, as `grad_cam` takes them.
-        batch_size: Images at a time; decides memory, not the gates.
+    The block (Hu et al. 2018, arXiv 1709.01507) multiplies each of the last feature maps by its gate: 1 leaves a
+    channel as it is, 0 silences it. A gate is one number for the whole map: it says which channels count in an
+    image, never where.
 
     Returns:
         `[N, K]`, from 0 to the block's scale (1, or 2 where it started as the identity).
-
-    Raises:
-        ValueError: the model has no such submodule or several, or an argument is not as described.
 
     Example:
         >>> from cifarlib.models import SqueezeExcite
@@ -548,24 +473,13 @@ def gated_energy(
 ) -> tuple[Array, Array]:
     """Say how much of the last feature maps lies inside the object, before and after the channel gates.
 
-    `energy_inside` of `sum_k relu(A_k)`, with A the feature maps that enter the squeeze-excite block, and of
-    the same sum of what leaves it. A block that favours the channels that respond to the object, and holds
-    back those that respond to the background, raises the share. No class enters: this is about features, not
-    about evidence.
-
-    Args:
-        model: As `gates` takes it.
-        images: Prepared images `[N, 3, H, W]`.
-        masks: The objects `[N, s, s]`, bool, with s no smaller than the feature maps.
-        batch_size: Images at a time; decides memory, not the shares.
+    `energy_inside` of `sum_k relu(A_k)`, with A the feature maps that enter the squeeze-excite block, and of the
+    same sum of what leaves it. A block that favours the channels that respond to the object, and holds back those
+    that respond to the background, raises the share. No class enters: this is about features, not about evidence.
 
     Returns:
         The shares before and after, each `[N]` in [0, 1]; NaN where no feature is positive. `object_share` is
         what maps spread evenly get.
-
-    Raises:
-        ValueError: the model has no such block or several, its feature maps have one pixel at this image
-            size, `masks` are no masks of the images, or an argument is not as described.
 
     Example:
         >>> from cifarlib.models import SqueezeExcite

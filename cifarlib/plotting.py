@@ -1,12 +1,12 @@
 """Figures: arrays in, `matplotlib.figure.Figure` out.
 
 Every function draws one figure of the study, gives it alternative text that says what it shows
-(`figure.get_label()`) and returns it; `show` displays it. No pyplot: nothing is displayed twice, nothing
-stays open and no global setting changes. Tensors are taken like arrays, from any device. Nothing given is
-modified, and what has the wrong shape raises ValueError with the shape it must have.
+(`figure.get_label()`) and returns it; `show` displays it. No pyplot: nothing is displayed twice, nothing stays
+open and no global setting changes. Tensors are taken like arrays, from any device. Nothing given is modified, and
+what has the wrong shape raises ValueError with the shape it must have.
 
-Colours: M. Okabe and K. Ito, "Color Universal Design" (2008), which all common kinds of colour vision tell
-apart; vermilion is darkened a little, so that text in it can be read on white.
+Colours: M. Okabe and K. Ito, "Color Universal Design" (2008), which all common kinds of colour vision tell apart;
+vermilion is darkened a little, so that text in it can be read on white.
 """
 
 from __future__ import annotations
@@ -193,8 +193,8 @@ def png(figure: Figure) -> bytes:
 def show(figure: Figure) -> None:
     """Display a figure with its alternative text, as a PNG in a cell's output.
 
-    The bundle holds `image/png` and, for readers without pictures, `text/plain` with the alternative text;
-    the metadata of `image/png` hold `alt` and the `width` in pixels at which a page shows it.
+    The bundle holds `image/png` and, for readers without pictures, `text/plain` with the alternative text; the
+    metadata of `image/png` hold `alt` and the `width` in pixels at which a page shows it.
     """
     alt = str(figure.get_label())
     display(
@@ -979,21 +979,8 @@ def per_class(
 # --- Models side by side -----------------------------------------------------------------------------------
 
 
-@_styled
-def accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw models' accuracies with their intervals, one below the other.
-
-    Args:
-        rows: Each with name, accuracy, low, high (fractions; the 95 % interval) and, where there is one,
-            documented, drawn as a hollow diamond.
-    """
-    figure = Figure(figsize=(_WIDTH, 0.52 * len(rows) + 1.0), layout="constrained")
-    figure.set_label(_accuracy_rows(figure.subplots(), rows))
-    return figure
-
-
 def _accuracy_rows(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Draw the rows of `accuracies` and return what they say."""
+    """Draw models' accuracies with their intervals, one below the other, and return what they say."""
     if not rows:
         raise ValueError("rows is empty: give at least one model")
     for row in rows:
@@ -1042,7 +1029,8 @@ def forest(
     below 0.05, and hollow where it is not. Beside it stand its points, the images gained and that p-value.
 
     Args:
-        rows: As `accuracies` takes them.
+        rows: A model each: name, accuracy, low, high (fractions; the 95 % interval) and, where there is one,
+            documented, drawn as a hollow diamond.
         comparisons: Each a row of `evaluation.compare`: model, over (names), difference, low, high (fractions;
             the 95 % interval), images (net gain) and p_holm. May be empty where there is one model.
         width: The figure's width in inches.
@@ -1107,8 +1095,8 @@ def _comparison_rows(ax: Axes, names: Sequence[str], comparisons: Sequence[Mappi
 def reliability(bins: Mapping[str, ReliabilityBins]) -> Figure:
     """Draw accuracy against confidence, and how many images have that confidence.
 
-    On the diagonal a model is right as often as it says; below, it is overconfident. ECE, the expected
-    calibration error, is the mean distance from the diagonal over the images (Guo et al. 2017).
+    On the diagonal a model is right as often as it says; below, it is overconfident. ECE, the expected calibration
+    error, is the mean distance from the diagonal over the images (Guo et al. 2017).
 
     Args:
         bins: A model's name and its bins; those that hold no images are left out.
@@ -1147,8 +1135,8 @@ def risk_coverage(curves: Mapping[str, RiskCoverageCurve]) -> Figure:
     """Draw the error rate among the images a model is most confident of, against their share of all.
 
     A model that knows when it is wrong has a curve that stays low and rises late. AURC is the area beneath
-    (Geifman and El-Yaniv 2017). The axis ends at the highest risk beyond a coverage of 10 %: among fewer images
-    a single error makes a spike.
+    (Geifman and El-Yaniv 2017). The axis ends at the highest risk beyond a coverage of 10 %: among fewer images a
+    single error makes a spike.
 
     Args:
         curves: A model's name and its curve.

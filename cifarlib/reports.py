@@ -61,6 +61,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "dict": (dict,),
     "list": (list,),
 }
+_LEAST = {"shift_images": 1, "cam_images": 1}  # what the notebooks refuse too; any other count may be 0
 _INJECTED = "injected-parameters"
 _START_SECONDS = 60  # how long a notebook's Python process may take to answer
 _REPORT_BYTES = 50 * 2**20  # four notebooks and their pages, generously
@@ -235,31 +236,11 @@ def _levels(names: Sequence[str]) -> list[str]:
 
 
 def _declared(notebook: Path) -> dict[str, dict[str, Any]]:
-    """Return what the notebook's parameters cell declares: name -> type's name, default's source, least value."""
+    """Return what the notebook's parameters cell declares: name -> type's name, default's source."""
     import papermill
 
     declared: dict[str, dict[str, Any]] = papermill.inspect_notebook(_literal(notebook))
-    for name, least in _least(notebook).items():
-        if name in declared:
-            declared[name]["least"] = least
     return declared
-
-
-def _least(notebook: Path) -> dict[str, int]:
-    """Return the smallest values that the notebook accepts, from its own `cifarlib.expect(int, least=1, ...)`."""
-    found: dict[str, int] = {}
-    for cell in _read_notebook(notebook).cells:
-        if cell.cell_type != "code" or "cifarlib.expect(" not in cell.source:
-            continue
-        with contextlib.suppress(SyntaxError):  # of a magic, in a notebook of the user's own
-            for call in (node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)):
-                if ast.unparse(call.func) != "cifarlib.expect":
-                    continue
-                given = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
-                least = given.pop("least", None)
-                if isinstance(least, ast.Constant) and isinstance(least.value, int):
-                    found |= dict.fromkeys(given, least.value)
-    return found
 
 
 def _literal(path: Path) -> str:
@@ -286,7 +267,7 @@ def _check_type(name: str, value: Any, parameter: Mapping[str, Any]) -> None:
     if kind not in _TYPES:  # not annotated: the default says it
         kind = type(ast.literal_eval(parameter["default"])).__name__
     allowed = _TYPES.get(kind)
-    least = parameter.get("least", 0)
+    least = _LEAST.get(name, 0)
     if kind == "int" and type(value) is int and value < least:
         raise ValueError(f"parameter {name}={value} counts something: give {least} or more")
     if allowed is not None and type(value) not in allowed:

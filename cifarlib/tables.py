@@ -630,7 +630,7 @@ def second_test(second: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def staircase(results: Mapping[str, Mapping[str, Any]], documented_setting: bool) -> list[dict[str, Any]]:
-    """Return the rows of `plotting.accuracies`: levels with intervals, documented figures if comparable."""
+    """Return the rows of `plotting.forest`: levels with intervals, documented figures if comparable."""
     return [
         {
             "name": f"Level {name[-1]}",

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from benchmarks import __main__ as command
-from benchmarks import candidates, gpu, gpu_parts, parity, peer, report, speed
+from benchmarks import gpu, gpu_parts, parity, peer, report, speed
 from cifarlib import data, models, recipes, training
 from cifarlib.data import ImageSet, Split
 
@@ -233,6 +233,7 @@ class Tiny:
         return self.seconds
 
 
+@pytest.mark.slow
 def test_the_comparison_gives_what_it_has_measured_and_takes_its_arms_in_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -265,15 +266,6 @@ def test_a_speed_run_that_is_stopped_keeps_its_part_beside_what_was_whole(
     assert json.loads(out.read_text()) == whole
     partial = tmp_path / "results.json.speed.partial"
     assert json.loads(partial.read_text())["ratios"] == {"frozen_phase": 3}
-
-    gain = {"median": 2.0, "low": 1.0, "high": 3.0}
-    row = {"name": "an idea", "on": "x", "predicted": "2", "gain": gain, "kept": False}
-    monkeypatch.setattr(candidates, "measure", lambda settings: [row])
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--only", "candidates", "--out", str(out)])
-    command.main()
-    found = json.loads(out.read_text())
-    assert found["candidates"] == [row] and found["earlier"] == "measured"
-    assert partial.is_file(), "another part's run has removed it"
 
 
 @pytest.mark.parametrize("path", ["README.md", "benchmarks/README.md"])
@@ -434,6 +426,7 @@ def test_the_gpu_script_refuses_what_it_cannot_use(
     assert gpu.parse([str(tmp_path), "--only", "3,1"]).names == ["1-t4-stand-in", "3-speed"]
 
 
+@pytest.mark.slow
 def test_the_gpu_script_rehearses_without_a_gpu(tmp_path: Path) -> None:
     """From the shell on, with the part that has the least to do without one."""
     script, env = (
@@ -459,7 +452,7 @@ def test_a_gpu_part_that_is_no_rehearsal_does_nothing_without_a_gpu(
 
 
 def test_a_step_that_learns_something_else_is_told_from_one_that_does_not() -> None:
-    bench = candidates.Bench(32, "cpu")
+    bench = gpu_parts.Bench(32, "cpu")
 
     def wrong(trainer: training.Trainer, index: torch.Tensor) -> None:
         with torch.no_grad():  # its folded trunk no longer is the model's
@@ -471,6 +464,5 @@ def test_a_step_that_learns_something_else_is_told_from_one_that_does_not() -> N
 
 def test_what_the_gpu_parts_take_from_elsewhere_is_there() -> None:
     """No CPU runs these: a name that has changed would be found on the GPU alone, when its minutes are running."""
-    assert {candidate.name for candidate in candidates.CANDIDATES} >= set(gpu_parts.OF_TRUNK.values())
     assert callable(training.Engine._free_memory)
     assert set(gpu_parts.PARTS) == set(gpu.PARTS)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from oracles import paired_bootstrap
 
 from cifarlib import claims, documented, evaluation, judging, models, recipes, robustness
 from cifarlib.claims import CLAIMS, Claim, Evidence, table
@@ -1320,7 +1321,7 @@ def test_the_interval_of_a_gain_is_about_the_paired_bootstraps():
     evidence = given(level2={"wrong": wrong[0]}, level1={"wrong": wrong[1]})
     ours = judging.compare(evidence, "level2", "level1").difference
     a, b = (evidence.run(name).predictions["test_probs"] for name in ("level2", "level1"))
-    value, low, high = evaluation.paired_bootstrap(evaluation.accuracy, LABELS, a, b, resamples=400)
+    value, low, high = paired_bootstrap(evaluation.accuracy, LABELS, a, b, resamples=400)
     assert ours.value == pytest.approx(value, abs=1e-12)
     assert ours[1:] == pytest.approx((low, high), abs=0.005)
     assert high - low > 0.04  # the tolerance is an eighth of the width

@@ -183,7 +183,7 @@ def barriers(tab: Tab, *, contrast: bool = True) -> dict[str, list[list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_no_barrier(tab: Tab, folder: Path, name: str, dark: bool) -> None:
     tab.open(folder / f"{name}.html", dark=dark)
@@ -192,6 +192,7 @@ def test_axe_finds_no_barrier(tab: Tab, folder: Path, name: str, dark: bool) -> 
     assert [node for node in found["incomplete"] if node[0] == "color-contrast"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_no_barrier_on_a_phone(tab: Tab, folder: Path, name: str) -> None:
     """Colours are those of the screen, and dark or light changes nothing else."""
@@ -226,6 +227,7 @@ def test_dark_pages_do_not_glare(tab: Tab, folder: Path, name: str) -> None:
     assert sum(grey[180:]) > 0, "and its words are light on it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "index"])
 def test_a_wide_figure_keeps_its_text_readable_on_a_phone(tab: Tab, folder: Path, name: str) -> None:
     """It scrolls within its own frame, also by the keyboard, and the page does not."""
@@ -239,6 +241,7 @@ def test_a_wide_figure_keeps_its_text_readable_on_a_phone(tab: Tab, folder: Path
     assert not any(scrolls for _, scrolls, _ in tab.evaluate(drawn))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "index"])
 def test_a_table_of_texts_is_a_list_on_a_phone_and_stays_a_table_to_a_screen_reader(
     tab: Tab, folder: Path, name: str
@@ -277,6 +280,7 @@ def images_of_pages(pdf: bytes) -> list[list[bytes]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_a_printed_page_cuts_no_figure_and_no_row(tab: Tab, folder: Path, name: str) -> None:
     tab.open(folder / f"{name}.html", dark=True)
@@ -384,7 +388,7 @@ def test_only_lines_on_white_are_drawings() -> None:
         return f"data:image/png;base64,{base64.b64encode(plotting.png(figure)).decode()}"
 
     assert reports._is_drawing(
-        source(plotting.accuracies([{"name": "a", "accuracy": 0.5, "low": 0.4, "high": 0.6}]))
+        source(plotting.forest([{"name": "a", "accuracy": 0.5, "low": 0.4, "high": 0.6}], []))
     )
     images = np.random.default_rng(0).integers(256, size=(20, 3, 8, 8), dtype=np.uint8)
     names = tuple("abcdefghij")

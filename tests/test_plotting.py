@@ -163,7 +163,6 @@ ORDINARY: dict[str, tuple[Callable[..., Figure], tuple, dict[str, Any]]] = {
         {},
     ),
     "per_class": (plotting.per_class, (report(TEN), documented.PER_CLASS), {}),
-    "accuracies": (plotting.accuracies, (rows(0.83, 0.945, 0.946, 0.952, documents=0.9464),), {}),
     "reliability": (plotting.reliability, ({"Level 2": some_bins(), "after scaling": some_bins()},), {}),
     "cost": (
         plotting.cost,
@@ -222,8 +221,8 @@ EXTREME: dict[str, tuple[Callable[..., Figure], tuple, dict[str, Any]]] = {
     ),
     "per class, two": (plotting.per_class, (report(("cat", "dog")),), {}),
     "per class, twenty": (plotting.per_class, (report(TWENTY),), {"by_f1": False}),
-    "accuracies, one": (plotting.accuracies, (rows(0.1),), {}),
-    "accuracies at the top": (plotting.accuracies, (rows(0.99, 0.991, 1.0),), {}),
+    "accuracies, one": (plotting.forest, (rows(0.1), []), {}),
+    "accuracies at the top": (plotting.forest, (rows(0.99, 0.991, 1.0), []), {}),
     "reliability, one bin": (
         plotting.reliability,
         ({"m": SimpleNamespace(confidence=np.array([0.7]), accuracy=np.array([0.6]), counts=np.array([5]))},),
@@ -375,7 +374,6 @@ def test_a_figure_leaves_inputs_settings_and_pyplot_alone(name: str) -> None:
         "curves": ["Level 2", "10 epochs", "98.2 %", "94.1 %", "accuracy ends at 94.3 %, epoch 10", "98.8 %"],
         "ablation": ["fine-tuned and augmented 94.60 % (94.20 % to 95.00 %)", "Level 1 82.06 %"],
         "per_class": ["10 classes, 1000 images"],
-        "accuracies": ["its model 95.20 % (94.80 % to 95.60 %), documented 94.64 %"],
         # 100 images 10 points off and 300 images 5 points off: 6.25 on average
         "reliability": ["Level 2 has an expected calibration error of 6.2 %"],
         "cost": ["Model number 3 95.10 % at 4,200 seconds"],
@@ -392,7 +390,7 @@ def test_a_figure_leaves_inputs_settings_and_pyplot_alone(name: str) -> None:
             "fine-tuning +11.30 (+10.90 to +11.70)",
         ],
         "forest": [
-            "its model 95.11 % (94.71 % to 95.51 %)",
+            "its model 95.11 % (94.71 % to 95.51 %), documented 94.64 %",
             "5 of 6 paired differences have a p-value below 0.05",
             "Level 2 less Level 1 +12.58 (+12.18 to +12.98), +1,258 images, p < 0.001",
             "Level 3 less Level 2 +0.09 (\N{MINUS SIGN}0.31 to +0.49), +9 images, p = 0.714",
@@ -534,8 +532,8 @@ def test_per_class_sorts_by_f1_and_leaves_the_average_out() -> None:
     assert "2 classes, 10 images. Highest F1: dog 85.0 %; lowest: cat 79.0 %" in figure.get_label()
 
 
-def test_accuracies_draws_points_intervals_and_the_documents() -> None:
-    ax = plotting.accuracies(rows(0.82, 0.94, documents=0.9)).axes[0]
+def test_a_forest_draws_points_intervals_and_the_documents() -> None:
+    ax = plotting.forest(rows(0.82, 0.94, documents=0.9), []).axes[0]
     assert [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "o"] == [0.82, 0.94]
     assert [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "D"] == [0.9, 0.9]
     spans = [c.get_segments()[0][:, 0] for c in ax.collections if isinstance(c, LineCollection)]
@@ -693,7 +691,7 @@ def test_who_corrects_has_bars_in_proportion() -> None:
 
 
 def test_levels_keep_their_colours_from_figure_to_figure() -> None:
-    ours = plotting.accuracies(rows(0.8, 0.9)).axes[0].lines[1].get_color()
+    ours = plotting.forest(rows(0.8, 0.9), []).axes[0].lines[1].get_color()
     bars = plotting.who_corrects(1, 1, 1, 1, ("level2", "Level 3")).axes[0].patches
     assert ours == plotting.COLOURS["level2"] == matplotlib.colors.to_hex(bars[1].get_facecolor()).upper()
 
@@ -729,13 +727,12 @@ def test_levels_keep_their_colours_from_figure_to_figure() -> None:
             "same images",
         ),
         (lambda: plotting.per_class(report(TEN).drop(columns="f1")), "lacks f1"),
-        (lambda: plotting.accuracies([{"name": "a", "accuracy": 0.5}]), "low"),
-        (lambda: plotting.accuracies([]), "empty"),
+        (lambda: plotting.forest([{"name": "a", "accuracy": 0.5}], []), "low"),
         (lambda: plotting.ablation({(False, "no"): (0.1, 0.0, 0.2)}), "augment, finetune"),
         (lambda: plotting.reliability({"m": some_bins((0.5, 0.5))}), r"accuracy of 'm'.*B = 3.*\[2\]"),
         (lambda: plotting.cost([{"name": "a", "accuracy": 0.5}]), "seconds or parameters"),
         (lambda: plotting.who_corrects(0, 0, 0, 0, ("a", "b")), "not all 0"),
-        (lambda: plotting.accuracies(rows(float("nan"))), "accuracy, low and high of 'Level 1.*must be finite"),
+        (lambda: plotting.forest(rows(float("nan")), []), "accuracy, low and high of 'Level 1.*must be finite"),
         (lambda: plotting.forest([], LEVELS), "rows is empty"),
         (
             lambda: plotting.forest(rows(0.5), [{"model": "b", "over": "a"}]),

@@ -437,6 +437,7 @@ def test_documented_figures_count_only_in_the_documents_setting(root: Path) -> N
     assert "not measurable here" in verdicts.values()
 
 
+@pytest.mark.slow
 def test_photographs_run_from_start_to_result(photographs: Path, tmp_path: Path) -> None:
     """An image folder of real photographs through level 1 (a smoke run: random weights, two epochs)."""
     overrides = {"weights": "none", "image_size": 32, "epochs": 2, "batchnorm": "target"}
@@ -472,7 +473,7 @@ def test_levels_are_compared_on_the_same_images(tmp_path: Path) -> None:
     probs = {name: here.run(name).predictions["test_probs"] for name in ("level1", "level2")}
     (row,) = here.comparisons()
     assert (row["model"], row["over"]) == ("level2", "level1")
-    test = evaluation.mcnemar(probs["level2"], probs["level1"], labels)
+    test = evaluation.mcnemar_marks(*(probs[name].argmax(axis=1) == labels for name in ("level2", "level1")))
     assert (row["only_model"], row["only_over"], row["p"]) == test
     assert here.predictions("level4") is None
 

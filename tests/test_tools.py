@@ -41,7 +41,7 @@ def version(root: Path) -> Path:
     report.mkdir()
     results = {"levels": {"level1": {"claims": [{"verdict": "holds"}], "seconds": 3.5}}, "notebooks": {"a": "b"}}
     (report / "results.json").write_text(json.dumps(results))
-    page = "<table><thead><tr><th>model</th><th>Images/s</th></tr></thead><tr><td>ours</td><td>1,250</td></tr></table>"
+    page = "<table><thead><tr><th>a</th><th>Images/s</th></tr></thead><tr><td>b</td><td>1,250</td></tr></table>"
     page += f'<h1>Level 1</h1><p>trained in 1 min 5 s</p><img alt="A curve." src="data:image/png;base64,{png(9)}">'
     (report / "level1.html").write_text(page)
     (root / "train.txt").write_text("level1: test accuracy 50.00 %, trained in 3.5 s; runs/level1-0123456789ab\n")
