@@ -103,7 +103,7 @@ class SmallMapConv2d(nn.Conv2d):
             last = (size - 1) // stride * stride  # where the last output is
             before, after = min(middle, last), min(middle, size - 1)
             entries.append(slice(middle - before, middle + after + 1))
-            missing = [before, last + after + 1 - size, *missing]
+            missing = [before, after, *missing]
         rows, columns = entries
         weight = self.weight[:, :, rows, columns]
         return F.conv2d(F.pad(input, missing), weight, self.bias, self.stride, groups=self.groups)

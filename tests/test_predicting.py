@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,18 @@ LEAVES = ("beech", "oak")
 
 
 def fake(
-    root: Path, name: str, age: float, *, images: str, classes: tuple[str, ...] = LEAVES, source: str = "folder"
+    root: Path,
+    name: str,
+    age: float,
+    *,
+    images: str,
+    classes: tuple[str, ...] = LEAVES,
+    source: str = "folder",
+    seed: int = 0,
 ) -> Path:
     """A whole run folder, `age` seconds old, with weights that nobody builds a model from."""
-    folder = RunFolder(root, recipes.documented_recipe(name), data=images, weights="imagenet", classes=classes)
+    recipe = replace(recipes.documented_recipe(name), seed=seed)
+    folder = RunFolder(root, recipe, data=images, weights="imagenet", classes=classes)
     folder.finish(
         weights={"fc.weight": torch.ones(2)},
         history=pd.DataFrame({"epoch": [1]}),
@@ -59,6 +68,14 @@ def test_the_images_that_were_trained_on_last_are_the_ones_that_are_meant(tmp_pa
         "three, ... (5 classes)"
     ]
     assert later not in members
+
+
+def test_members_of_two_seeds_are_no_ensemble(tmp_path: Path) -> None:
+    level3 = fake(tmp_path, "level3", 5, images="leaves")
+    fake(tmp_path, "efficientnet", 10, images="leaves", seed=1)
+    assert chosen(tmp_path)[0] == [level3]
+    own = fake(tmp_path, "efficientnet", 20, images="leaves")
+    assert chosen(tmp_path)[0] == [level3, own]
 
 
 def test_the_same_pictures_under_other_names_are_other_images(tmp_path: Path) -> None:

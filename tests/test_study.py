@@ -512,19 +512,23 @@ def test_results_hold_the_curves_of_every_run_and_the_recall_of_every_class(tmp_
         assert found["low"] <= found["recall"] <= found["high"]
 
 
+# Of random features, enough that a shift moves some predictions.
+LEARNT = {"level1.epochs": 60, "level1.learning_rate": 0.01, "level1.batchnorm": "target"}
+
+
 def test_robustness_asks_runs_about_altered_images(tmp_path: Path) -> None:
-    here = study(tmp_path)
+    here = study(tmp_path, **LEARNT)
     for name in ("level2", "level2_noaug", "level1", "level3", "efficientnet"):
         here.run(name)
     names = ["level2", "level2_noaug", "level1"]
-    found = here.robustness([*names, "level4"], kinds=("hue", "noise"), strengths=(1, 2), images=12)
-    shifts = ["none", "hue, mild", "noise, mild", "hue", "noise"]
+    found = here.robustness([*names, "level4"], kinds=("contrast", "noise"), strengths=(2, 3), images=24)
+    shifts = ["none", "contrast", "noise", "contrast, strong", "noise, strong"]
     assert {name: list(of) for name, of in found.items()} == dict.fromkeys(found, shifts)
-    sample = here.sample(12)
+    sample = here.sample(24)
     labels = sample.labels.numpy()
     assert set(labels.tolist()) == set(range(10))  # stratified
     at = [int(np.flatnonzero((here.split.test.images == image).all(dim=(1, 2, 3)))[0]) for image in sample.images]
-    versions = robustness.shifted(sample.images, "hue", 2)
+    versions = robustness.shifted(sample.images, "contrast", 3)
     probs = {}
     for name in (*names, "level3", "efficientnet"):
         # Features shared between arms change nothing: every model by itself gives the same.
@@ -532,12 +536,13 @@ def test_robustness_asks_runs_about_altered_images(tmp_path: Path) -> None:
         probs[name] = [engine.probs(version) for version in versions]
     for name in names:
         expected = [p.argmax(1) == labels for p in probs[name]]
-        np.testing.assert_array_equal(found[name]["hue"], np.mean(expected, axis=0))
+        np.testing.assert_array_equal(found[name]["contrast, strong"], np.mean(expected, axis=0))
         right = here.run(name).predictions["test_probs"][at].argmax(1) == labels
         np.testing.assert_array_equal(found[name]["none"], right)
     votes = [(a + b).argmax(1) == labels for a, b in zip(probs["level3"], probs["efficientnet"], strict=True)]
-    np.testing.assert_array_equal(found["level4"]["hue"], np.mean(votes, axis=0))
-    assert {len(of["noise"]) for of in found.values()} == {12}
+    np.testing.assert_array_equal(found["level4"]["contrast, strong"], np.mean(votes, axis=0))
+    assert 0.5 in found["level1"]["contrast, strong"]  # the two directions are told apart
+    assert {len(of["noise"]) for of in found.values()} == {24}
     with pytest.raises(ValueError, match="sample of 0 images"):
         here.robustness(["level1"], images=0)
 
