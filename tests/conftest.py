@@ -45,9 +45,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     So of several processes none is left with one of them last.
     """
-    named = any("::" in argument for argument in config.args)
-    slow = [item for item in items if item.get_closest_marker("slow") and not named and not config.option.slow]
-    if slow:
+    asked_for = config.option.slow or config.option.full_faults or any("::" in name for name in config.args)
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow and not asked_for:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in set(slow)]
     long = ("test_notebooks", "test_training", "test_parallel", "test_kills", "test_pages", "test_study")
