@@ -78,6 +78,7 @@ SEEN: dict[str, tuple[Callable[[Path], object], str]] = {
         replaced("demo/report/results.json", '"holds"', '"does not hold"'),
         "results.json: levels.level1.claims[0].verdict: holds before, does not hold now",
     ),
+    "signed numbers": (replaced("demo/report/level1.html", "<p>", "<p>+0.30</p><p>"), "level1.html: text: ++0.30"),
     "text": (replaced("demo/report/level1.html", "Level 1<", "Level one<"), "level1.html: text: -Level 1"),
     "figure": (replaced("demo/report/level1.html", png(9), png(10)), "level1.html: figure: A curve."),
     "printed": (replaced("train.txt", "50.00 %", "51.00 %"), "cifarlib train: -level1: test accuracy 50.00 %"),

@@ -242,11 +242,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
             continue
         old, new = before[where], after[where]
         if isinstance(old, list):
-            lines = [
-                line
-                for line in difflib.unified_diff(old, new, lineterm="", n=0)
-                if line[:2] not in ("--", "++", "@@")
-            ]
+            changed = [*difflib.unified_diff(old, new, lineterm="", n=0)][2:]  # after the two files' names
+            lines = [line for line in changed if not line.startswith("@@")]
         else:
             lines = [
                 f"{key}: {old.get(key, 'absent')} before, {new.get(key, 'absent')} now"
