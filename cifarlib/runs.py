@@ -47,7 +47,7 @@ from cifarlib.recipes import Recipe
 # Part of every run's identity. Raise it when the code gives other results than before, keeps them in another form,
 # or when a recipe's field gets another default: else runs of the old code would be taken for runs of the new.
 SCHEMA = 4
-# Version 0.1 wrote every field that a recipe had into the identity. Its runs are found and read as they are.
+# Number 3 wrote every field that a recipe had into the identity, these.
 _SCHEMA_3 = (
     *("name", "model", "weights", "trainable", "batchnorm", "dilation", "se_ratio", "se_init", "image_size"),
     *("interpolation", "augment", "crop_padding", "flip", "brightness", "contrast", "saturation", "hue"),
@@ -103,7 +103,7 @@ class RunFolder:
         fields, images = recipe.changed() | {"weights": weights}, {"data": data, "classes": list(classes)}
         self.identity: dict[str, Any] = {"schema": SCHEMA, "recipe": fields} | images
         self.path = _place(root, self.identity)
-        if fields.keys() <= set(_SCHEMA_3) and not self.path.exists():
+        if 3 in _readable() and fields.keys() <= set(_SCHEMA_3) and not self.path.exists():
             every = {name: value for name, value in recipe.to_dict().items() if name in _SCHEMA_3}
             older = {"results": 3, "recipe": every | {"weights": weights}} | images
             if (place := _place(root, older)).exists():
@@ -338,6 +338,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _readable() -> tuple[int, ...]:
+    """Return the numbers whose runs are this version's own: 3 and 4 differ only in what an identity holds."""
+    return (3, 4) if SCHEMA == 4 else (SCHEMA,)
+
+
 def _place(root: str | Path, identity: Mapping[str, Any]) -> Path:
     """Return where a run of this identity lies."""
     return Path(root) / f"{identity['recipe']['name']}-{_digest(identity)[:12]}"
@@ -504,7 +509,7 @@ def _recognise(path: Path) -> RunFolder:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
         found = json.loads((path / "manifest.json").read_bytes())["identity"]
         schema = found["schema"] if "schema" in found else found["results"]
-        if schema not in (3, SCHEMA):  # before the checksum, which older manifests lack
+        if schema not in _readable():  # before the checksum, which older manifests lack
             raise _ForeignError(
                 f"{path} was written by another version of cifarlib (number {schema!a:.20} of its results, and "
                 f"this is number {SCHEMA}): use that version, or {_AGAIN}"
@@ -524,7 +529,7 @@ def _recognise(path: Path) -> RunFolder:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _ForeignError(f"{path} holds a run that this version of cifarlib cannot read ({error})") from error
-    folder.path, folder.identity = path, identity  # it may have been renamed, or be of version 0.1
+    folder.path, folder.identity = path, identity  # it may have been renamed, or be of number 3
     return folder
 
 

@@ -49,9 +49,9 @@ SCRIPT = f"""
             norm.train = lambda mode=True: None
     training.Trainer.__init__ = without_statistics
 
+    study = Study("demo", run_root=sys.argv[1], overrides={SMALL}, checkpoint_seconds=0)
     for name in sys.argv[2:]:
-        often = 0 if name == "level1" else 300  # level 2's checkpoints are large
-        Study("demo", run_root=sys.argv[1], overrides={SMALL}, checkpoint_seconds=often).run(name)
+        run = study.run(name)
     # All write to one pipe: the first process is done before the others, and a line is written at once.
     sys.stdout.flush()
     parallel.wait()

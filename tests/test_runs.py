@@ -122,12 +122,14 @@ def test_a_new_field_of_recipes_orphans_no_finished_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "name"),
-    [  # where version 0.1.0 kept these
+    [  # where these were kept
         (recipes.LEVEL1, "level1-129cfe0d3148"),
         (replace(recipes.LEVEL2, seed=3, image_size=64), "level2-1709662316c5"),
     ],
 )
-def test_a_run_of_version_0_1_is_found_and_loaded(tmp_path: Path, recipe: recipes.Recipe, name: str) -> None:
+def test_a_run_of_number_3_is_found_and_loaded_as_long_as_results_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: recipes.Recipe, name: str
+) -> None:
     known: dict[str, Any] = {"data": "images", "weights": "w", "classes": ("cat", "dog")}
     new = RunFolder(tmp_path, recipe, **known)
     finish(new)
@@ -145,7 +147,11 @@ def test_a_run_of_version_0_1_is_found_and_loaded(tmp_path: Path, recipe: recipe
     assert old.load().metrics == runs.open_run(tmp_path / name).metrics == {"test_accuracy": 1.0}
     (listed,) = runs.survey(tmp_path)
     assert (listed.state, listed.recipe) == ("finished", replace(recipe, weights="w"))
-    # A recipe that 0.1 could not have trained is another run, and what is there by now comes first.
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "SCHEMA", 5)
+        assert not RunFolder(tmp_path, recipe, **known).finished()
+        assert [found.state for found in runs.survey(tmp_path)] == ["foreign"]
+    # A recipe that could not have been trained then is another run, and what is there by now comes first.
     later = Wider(**recipe.to_dict() | {"mixup": 0.2})
     assert not RunFolder(tmp_path, later, **known).finished()
     finish(RunFolder(tmp_path / "elsewhere", recipe, **known))

@@ -521,8 +521,8 @@ def test_robustness_asks_runs_about_altered_images(tmp_path: Path) -> None:
     for name in ("level2", "level2_noaug", "level1", "level3", "efficientnet"):
         here.run(name)
     names = ["level2", "level2_noaug", "level1"]
-    found = here.robustness([*names, "level4"], kinds=("contrast", "noise"), strengths=(2, 3), images=24)
-    shifts = ["none", "contrast", "noise", "contrast, strong", "noise, strong"]
+    found = here.robustness([*names, "level4"], kinds=("contrast", "noise"), strengths=(1, 2, 3), images=24)
+    shifts = ["none", "contrast, mild", "noise, mild", "contrast", "noise", "contrast, strong", "noise, strong"]
     assert {name: list(of) for name, of in found.items()} == dict.fromkeys(found, shifts)
     sample = here.sample(24)
     labels = sample.labels.numpy()

@@ -143,6 +143,6 @@ def test_a_mutant_is_planted_and_taken_out_again(tmp_path: Path) -> None:
         test.write_text(
             f"from cifarlib.sums import total\n\ndef test_it():\n    assert total({first}, 2) == {answer}\n"
         )
-        assert mutants.run(tmp_path, mutant)[0] == outcome
+        assert mutants.tried(tmp_path, mutant)[0] == outcome
         assert code.read_text() == "def total(a, b):\n    return a + b\n"
-    assert mutants.run(tmp_path, mutant | {"old": "a - b"})[0] == "NOT PLANTED"
+    assert mutants.tried(tmp_path, mutant | {"old": "a - b"})[0] == "NOT PLANTED"

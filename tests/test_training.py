@@ -372,11 +372,13 @@ class Stopped(RunFolder):
 @pytest.mark.parametrize(
     ("at", "changes"),
     [
-        ((1, 2), {}),  # the others train the head alone, whose checkpoints are small
+        ((1, 2), {}),
         ((1, 1), {"augment": False}),
-        ((0, 1), {"trainable": "head"}),
-        pytest.param((2, 0), {"trainable": "head"}, marks=pytest.mark.slow),
-        pytest.param((2, 0), {"augment": False, "trainable": "head"}, marks=pytest.mark.slow),
+        ((0, 1), {"trainable": "head"}),  # whose checkpoints are small
+        pytest.param((0, 1), {}, marks=pytest.mark.slow),
+        pytest.param((2, 0), {}, marks=pytest.mark.slow),
+        pytest.param((2, 0), {"augment": False}, marks=pytest.mark.slow),
+        pytest.param((0, 2), {"precision": "bf16-mixed"}, marks=pytest.mark.slow),
         pytest.param(
             (1, 2), {"augment": False, "batchnorm": "train", "trainable": "head"}, marks=pytest.mark.slow
         ),

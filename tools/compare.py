@@ -19,6 +19,7 @@ import configparser
 import csv
 import difflib
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
@@ -81,8 +82,11 @@ def unpack(revision: str) -> tuple[str, Path]:
     tree = KEPT / commit[:12] / "tree"
     if not tree.is_dir():
         archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
+        part = tree.with_name("part")  # what an interrupted call leaves
+        shutil.rmtree(part, ignore_errors=True)
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(tree, filter="data")
+            tar.extractall(part, filter="data")
+        part.rename(tree)
     return commit, tree
 
 
@@ -122,19 +126,32 @@ def run(tree: Path, out: Path) -> None:
             raise RuntimeError(f"cifarlib {words}\nended with {done.returncode} in {tree}:\n{done.stderr[-3000:]}")
 
 
+def made_by() -> str:
+    """Return what decides the bits beside the version: this script, packages, processor, threads and place."""
+    import torch
+
+    from cifarlib import runs
+
+    packages = sorted(f"{each.name} {each.version}" for each in importlib.metadata.distributions())
+    found = {"packages": packages, "place": str(ROOT), "script": Path(__file__).read_text()}
+    return json.dumps(runs.environment(torch.device("cpu")) | found, indent=1)
+
+
 def results_of(revision: str | None) -> Path:
     """Return the folder of what a version gave, run once, or of what the working tree gives now."""
     if revision is None:
-        tree, out, stamp = ROOT, KEPT / "here", ""
+        tree, out = ROOT, KEPT / "here"
+        kept = None
     else:
         commit, tree = unpack(revision)
         out = KEPT / commit[:12] / "results"
-        stamp = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-        if (out / "stamp").is_file() and (out / "stamp").read_text() == stamp:
+        kept, stamp = out / "made_by.json", made_by()
+        if kept.is_file() and kept.read_text() == stamp:
             return out
     print(f"{revision or 'the working tree'}, in {out}", flush=True)
     run(tree, out)
-    (out / "stamp").write_text(stamp)
+    if kept is not None:
+        kept.write_text(stamp)
     return out
 
 

@@ -47,6 +47,7 @@ PRETRAINED = {
 # quick part in every run of the tests; with the stand-in for ImageNet weights, killed too, in the full one.
 SETTINGS = {
     "quick": (TINY, LEVELS[1:3], 4, 1),
+    "quick, all levels": (TINY, LEVELS, 6, 2),
     "full": (TINY, LEVELS, 14, 4),
     "full, pretrained on the spot": (TINY | PRETRAINED, ("pretrain_resnet50", *LEVELS[:3]), 6, 2),
 }
@@ -84,7 +85,9 @@ def wait_for_the_moment(process: BaseProcess, root: Path, how: str, names: Seque
             return
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting", [pytest.param(name, marks=[pytest.mark.slow] * (name == "quick, all levels")) for name in SETTINGS]
+)
 def test_killed_runs_are_resumed_to_the_same_bits(
     setting: str, full: bool, tmp_path: Path, tally: Callable[..., None]
 ) -> None:
